@@ -1,0 +1,102 @@
+-- Brings the mirror's labels to what was read; a label whose return is not held yet waits for it.
+INSERT INTO staged_labels
+SELECT r.*
+FROM mirror_waiting AS w
+JOIN return_in AS i ON i.return_id = w.return_id AND i.is_first_sight
+CROSS JOIN LATERAL jsonb_populate_record(NULL::staged_labels, w.row_data) AS r
+WHERE w.shop = %(shop)s AND w.source_table = 'labels';
+
+ANALYZE staged_labels;
+
+CREATE TEMP TABLE label_read ON COMMIT DROP AS
+SELECT DISTINCT ON (t.return_id, t.number)
+    t.*,
+    r.first_seen_at IS NOT NULL AS is_held,
+    r.is_deleted OR (coalesce(i.was_deleted, r.is_deleted) AND NOT coalesce(i.is_first_sight, false)) AS is_silent
+FROM staged_labels AS t
+LEFT JOIN mirror_return AS r ON r.shop = %(shop)s AND r.return_id = t.return_id
+LEFT JOIN return_in AS i ON i.return_id = t.return_id
+ORDER BY t.return_id, t.number, t.updated_at DESC NULLS LAST, t.synced_at DESC NULLS LAST, t::text;
+
+INSERT INTO mirror_waiting AS w (shop, source_table, return_id, subject, updated_at, waiting_since, row_data)
+SELECT
+    %(shop)s, 'labels', l.return_id, l.number, l.updated_at, %(as_of)s,
+    to_jsonb(l) - 'is_held' - 'is_silent'
+FROM label_read AS l
+WHERE NOT l.is_held AND NOT EXISTS (SELECT FROM too_old AS o WHERE o.return_id = l.return_id)
+ON CONFLICT (shop, source_table, return_id, subject) DO UPDATE SET
+    updated_at = excluded.updated_at, row_data = excluded.row_data
+WHERE (excluded.updated_at >= w.updated_at) IS NOT FALSE;
+
+DELETE FROM mirror_waiting AS w
+USING return_in AS i
+WHERE w.shop = %(shop)s AND w.source_table = 'labels' AND w.return_id = i.return_id AND i.is_first_sight;
+
+CREATE TEMP TABLE label_in ON COMMIT DROP AS
+SELECT
+    s.*,
+    m.number IS NULL AS is_new,
+    m.tracking_status AS old_status,
+    s.updated_at IS NOT NULL AND s.updated_at IS DISTINCT FROM m.updated_at AS is_moved,
+    n.return_id IS NOT NULL AS had_no_number,
+    s.updated_at IS DISTINCT FROM n.updated_at AS is_moved_since_no_number,
+    array_remove(ARRAY[
+        CASE WHEN s.carrier IS DISTINCT FROM m.carrier THEN 'carrier' END,
+        CASE WHEN s.tracking_url IS DISTINCT FROM m.tracking_url THEN 'tracking_url' END,
+        CASE WHEN s.label_url IS DISTINCT FROM m.label_url THEN 'label_url' END,
+        CASE WHEN s.tracking_status IS DISTINCT FROM m.tracking_status THEN 'status' END,
+        CASE WHEN s.shipped IS DISTINCT FROM m.shipped THEN 'shipped' END,
+        CASE WHEN s.created_at IS DISTINCT FROM m.created_at THEN 'created_at' END
+    ], NULL) AS fields
+FROM label_read AS s
+LEFT JOIN mirror_label AS m ON m.shop = %(shop)s AND m.return_id = s.return_id AND m.number = s.number
+LEFT JOIN mirror_label AS n -- the same label, seen before it had its number
+    ON
+        n.shop = %(shop)s AND n.return_id = s.return_id AND n.number = '' AND s.number <> '' AND n.became IS NULL
+        AND (n.created_at = s.created_at) IS NOT FALSE
+WHERE s.is_held AND (s.updated_at >= m.updated_at) IS NOT FALSE;
+
+DELETE FROM label_in WHERE NOT is_new AND fields = '{}' AND NOT is_moved;
+
+INSERT INTO change (
+    shop, source_table, return_id, subject, seen_at, fields, old_status, new_status, updated_at, live, previous_look_at
+)
+SELECT
+    %(shop)s, 'labels', return_id, number, %(as_of)s, fields, old_status, tracking_status,
+    CASE WHEN is_moved THEN updated_at END, NOT is_silent, %(previous_look)s
+FROM label_in
+WHERE NOT is_new AND fields <> '{}';
+
+INSERT INTO mirror_label AS m (
+    shop, return_id, number, carrier, tracking_url, label_url, tracking_status, shipped, ever_shipped, created_at,
+    updated_at, first_seen_at, silent, previous_look_at, first_status, first_updated_at, had_no_number
+)
+SELECT
+    %(shop)s, return_id, number, carrier, tracking_url, label_url, tracking_status, shipped, shipped = 'yes', created_at,
+    updated_at, %(as_of)s, is_silent, %(previous_look)s, tracking_status,
+    CASE WHEN NOT had_no_number OR is_moved_since_no_number THEN updated_at END, had_no_number
+FROM label_in
+ON CONFLICT (shop, return_id, number) DO UPDATE SET
+    carrier = excluded.carrier,
+    tracking_url = excluded.tracking_url,
+    label_url = excluded.label_url,
+    tracking_status = excluded.tracking_status,
+    shipped = excluded.shipped,
+    ever_shipped = m.ever_shipped OR excluded.ever_shipped,
+    created_at = excluded.created_at,
+    updated_at = coalesce(excluded.updated_at, m.updated_at),
+    -- Only the row without a number has it: when that one changes it is a label of its own again.
+    became = CASE
+        WHEN
+            (excluded.tracking_status, excluded.carrier, excluded.created_at)
+            IS NOT DISTINCT FROM (m.tracking_status, m.carrier, m.created_at)
+            THEN m.became
+    END;
+
+UPDATE mirror_label AS n
+SET became = l.number
+FROM label_in AS l
+WHERE
+    l.is_new AND l.number <> ''
+    AND n.shop = %(shop)s AND n.return_id = l.return_id AND n.number = '' AND n.became IS NULL
+    AND (n.created_at = l.created_at) IS NOT FALSE;

@@ -1,0 +1,16 @@
+-- How far this look got in one table: where the next one starts.
+INSERT INTO source_cursor (
+    shop, source_table, source, position_column, position, position_kind, newest_synced_at, has_rows, looked_at
+)
+VALUES (
+    %(shop)s, %(source_table)s, %(source)s, %(position_column)s, %(position)s, %(position_kind)s,
+    %(newest_synced_at)s, %(has_rows)s, %(looked_at)s
+)
+ON CONFLICT (shop, source_table) DO UPDATE SET
+    source = excluded.source,
+    position_column = excluded.position_column,
+    position = excluded.position,
+    position_kind = excluded.position_kind,
+    newest_synced_at = excluded.newest_synced_at,
+    has_rows = excluded.has_rows,
+    looked_at = excluded.looked_at;

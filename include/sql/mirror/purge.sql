@@ -1,0 +1,23 @@
+-- The mirror forgets what was neither created nor changed within the shop's mirror_days; the ledger's keys stay.
+CREATE TEMP TABLE forgotten ON COMMIT DROP AS
+WITH gone AS (
+    DELETE FROM mirror_return AS r
+    WHERE
+        r.shop = %(shop)s
+        AND greatest(r.created_at, r.updated_at) < %(horizon)s
+        -- An item out of stock since long must not look like one that newly is when its return is touched again.
+        AND NOT EXISTS (
+            SELECT
+            FROM mirror_episode AS e
+            WHERE e.shop = r.shop AND e.return_id = r.return_id AND e.resolved_at IS NULL
+        )
+    RETURNING r.return_id
+)
+SELECT return_id FROM gone;
+
+DELETE FROM mirror_label USING forgotten AS f WHERE shop = %(shop)s AND mirror_label.return_id = f.return_id;
+DELETE FROM mirror_item USING forgotten AS f WHERE shop = %(shop)s AND mirror_item.return_id = f.return_id;
+DELETE FROM mirror_episode USING forgotten AS f WHERE shop = %(shop)s AND mirror_episode.return_id = f.return_id;
+DELETE FROM mirror_transaction USING forgotten AS f WHERE shop = %(shop)s AND mirror_transaction.return_id = f.return_id;
+DELETE FROM mirror_waiting WHERE shop = %(shop)s AND waiting_since < %(horizon)s;
+DELETE FROM change WHERE shop = %(shop)s AND seen_at < %(horizon)s;

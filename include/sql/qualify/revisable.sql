@@ -1,0 +1,21 @@
+-- Events to judge again: those that had no recipient, within their lateness, whose return's contact has changed since;
+-- and, when a shop goes live, those of its shadow whose fact is later than the settings' enabled_at.
+INSERT INTO candidate
+SELECT e.event_id, e.event_type, e.key, e.return_id, e.fact_at, e.occurred_at, e.detail, false, true
+FROM event AS e
+WHERE
+    e.shop = %(shop)s
+    AND e.status = 'invalid'
+    AND e.reason = 'no recipient'
+    AND e.occurred_at >= %(not_before)s
+    AND EXISTS (
+        SELECT
+        FROM change AS c
+        WHERE
+            c.shop = e.shop AND c.return_id = e.return_id AND c.source_table = 'returns'
+            AND c.seen_at > e.detected_at AND c.fields && ARRAY['customer_phone', 'customer_email']
+    )
+UNION ALL
+SELECT e.event_id, e.event_type, e.key, e.return_id, e.fact_at, e.occurred_at, e.detail, false, true
+FROM event AS e
+WHERE e.shop = %(shop)s AND e.status = 'suppressed' AND e.reason = 'shadow' AND e.fact_at > %(shadow_since)s;

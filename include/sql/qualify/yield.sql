@@ -1,0 +1,15 @@
+-- What the rule yields, each row marked as known to the ledger or not, and as baseline: from before the rule started.
+-- The text of the event's own file stands in for the name in braces.
+INSERT INTO candidate
+SELECT
+    e.event_id, %(event_type)s, due.key, due.return_id, due.fact_at, due.occurred_at, due.detail,
+    due.fact_at <= %(starts_at)s
+    OR (due.timed_by <> 'itself' AND (due.looked_after < %(starts_at)s) IS NOT FALSE),
+    e.event_id IS NOT NULL
+FROM (
+{rule}
+) AS due
+LEFT JOIN event AS e ON e.shop = %(shop)s AND e.event_type = %(event_type)s AND e.key = due.key
+WHERE
+    (%(window_start)s::timestamptz IS NULL OR due.fact_at >= %(window_start)s)
+    AND (%(window_end)s::timestamptz IS NULL OR due.fact_at < %(window_end)s);

@@ -1,0 +1,1 @@
+"""Loop Returns data in, Attentive events out, each once."""

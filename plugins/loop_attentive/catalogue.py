@@ -1,0 +1,63 @@
+"""The twelve events: what distinguishes them outside their SQL."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+INCLUDE = Path(__file__).parents[2] / "include"
+
+MAX_LATENESS = timedelta(hours=24)
+"""An event older than this when it would leave is of no use any more."""
+
+JOURNEY_LATENESS = timedelta(hours=11, minutes=30)
+"""Attentive answers 200 but starts no Journey for an occurredAt older than 12 hours; half an hour is our margin."""
+
+
+@dataclass(frozen=True)
+class EventType:
+    """One row of the catalogue.
+
+    name: the event's name at Attentive, without the shop's prefix.
+    daily: judged by the daily DAG; otherwise by the hourly one.
+    reminder: speaks of the present: sent only while it still holds, however late.
+    money: about money: neither waits for other events of its return nor makes them wait, and is
+        never sent again on a guess.
+    version: raised when the rule's meaning changes; the new one starts where the old one stopped.
+    """
+
+    name: str
+    daily: bool = False
+    reminder: bool = False
+    money: bool = False
+    version: int = 1
+
+    @property
+    def slug(self) -> str:
+        return self.name.removeprefix("Loop ").lower().replace(" ", "_")
+
+    @property
+    def sql_file(self) -> Path:
+        return INCLUDE / "sql" / "events" / f"{self.slug}.sql"
+
+    @property
+    def order_no(self) -> int:
+        """Place among the events of one return that occurred in the same millisecond."""
+        return CATALOGUE.index(self)
+
+
+CATALOGUE: tuple[EventType, ...] = (
+    EventType("Loop Return Created"),
+    EventType("Loop Return Status Updated"),
+    EventType("Loop Label Created"),
+    EventType("Loop Label Updated"),
+    EventType("Loop Exchange Out Of Stock"),
+    EventType("Loop Out Of Stock Resolved"),
+    EventType("Loop Return Expiring", daily=True, reminder=True),
+    EventType("Loop Return Expired", daily=True, reminder=True),
+    EventType("Loop Instant Exchange Reminder", daily=True, reminder=True),
+    EventType("Loop Instant Exchange Notice", reminder=True),
+    EventType("Loop Payment Transaction", money=True),
+    EventType("Loop Refund Transaction", money=True),
+)
+
+BY_NAME = {event.name: event for event in CATALOGUE}

@@ -1,0 +1,56 @@
+"""Phones and e-mail addresses as Attentive takes them: one that may not be sent counts as none."""
+
+import re
+from functools import lru_cache
+
+import phonenumbers
+from email_validator import EmailNotValidError, validate_email
+
+# Stand-ins that several people share: Attentive would merge those people into one profile.
+PLACEHOLDER_LOCAL_PARTS = frozenset(
+    {"noreply", "no-reply", "no_reply", "donotreply", "do-not-reply", "noemail", "no-email", "none"}
+)
+
+# What nearly every address looks like before its @; RFC 5321 allows it 64 characters, and the whole address 254.
+ORDINARY_LOCAL_PART = re.compile(r"(?=.{1,64}\Z)[A-Za-z0-9_+-]+(?:\.[A-Za-z0-9_+-]+)*")
+LONGEST_ADDRESS = 254
+
+
+def phone(text: str, region: str) -> str | None:
+    """The number in E.164, or None where it is not a valid one.
+
+    region: two-letter country code that a number without a country code belongs to.
+    A number with an extension is a switchboard's, and one digit repeated is a stand-in: both count as none.
+    """
+    try:
+        number = phonenumbers.parse(text, region)
+    except phonenumbers.NumberParseException:
+        return None
+    if number.extension or len(set(str(number.national_number))) == 1 or not phonenumbers.is_valid_number(number):
+        return None
+    return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
+
+
+def email(text: str) -> str | None:
+    """The address with its domain in lower case, or None where it cannot be one. Asks no DNS."""
+    local_part, _, domain = text.rpartition("@")
+    if local_part.lower() in PLACEHOLDER_LOCAL_PARTS:
+        return None
+    if ORDINARY_LOCAL_PART.fullmatch(local_part) and domain.isascii() and len(text) <= LONGEST_ADDRESS:
+        # Many addresses share few domains, and checking the domain is what takes the time.
+        known_domain = _domain(domain)
+        return f"{local_part}@{known_domain}" if known_domain else None
+    return _validated(text)
+
+
+@lru_cache(maxsize=65_536)
+def _domain(domain: str) -> str | None:
+    address = _validated(f"x@{domain}")
+    return address.removeprefix("x@") if address else None
+
+
+def _validated(address: str) -> str | None:
+    try:
+        return validate_email(address, check_deliverability=False).normalized
+    except EmailNotValidError:
+        return None

@@ -1,0 +1,133 @@
+"""Brings the ledger's database to the state that this code needs, forwards or backwards (alembic).
+
+    python -m loop_attentive.migrate [--to REVISION]
+
+migrates the database of the Airflow connection `loop_attentive_db`.
+"""
+
+import argparse
+import sys
+from functools import cache
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from sqlalchemy import Connection, Engine, NullPool, create_engine, text
+
+from loop_attentive.db import CONNECTION_ID, DatabaseAway, connect
+from loop_attentive.db import conninfo as conninfo_of
+from loop_attentive.errors import NeedsMending
+
+SCHEMA = "loop_attentive"
+SCRIPTS = Path(__file__).parent / "migrations"
+
+
+def migrate(conninfo: str, to: str = "head") -> None:
+    """Migrate a database to a revision, to "head", or to "base" (nothing), in one transaction.
+
+    Raises NeedsMending when this code does not have the revision, or not the one that the database is at.
+    """
+    target = _revision(to)
+    with _engine(conninfo).begin() as connection:
+        # Several may start at once; the later ones wait here and find the work done.
+        connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended('loop_attentive.migrate', 0))"))
+        # A role that owns only this schema may not even say CREATE SCHEMA IF NOT EXISTS.
+        if connection.scalar(text("SELECT to_regnamespace(:schema)"), {"schema": SCHEMA}) is None:
+            connection.execute(text(f"CREATE SCHEMA {SCHEMA}"))
+        move = command.downgrade if target in _path_to(_current(connection)) else command.upgrade
+        move(_config(connection=connection, schema=SCHEMA), target)
+
+
+def current(conninfo: str) -> str | None:
+    """The revision that a database is at; None when there is nothing in it."""
+    with _engine(conninfo).connect() as connection:
+        return _current(connection)
+
+
+@cache
+def head() -> str:
+    """The revision that this code needs."""
+    return _revision("head")
+
+
+def check(conninfo: str) -> None:
+    """Raise NeedsMending unless the database is at the revision that this code needs."""
+    found = current(conninfo)
+    if found != head():
+        raise NeedsMending(
+            f"The database of connection {CONNECTION_ID} is not migrated: "
+            f"it has {f'revision {found}' if found else 'nothing'}, this code needs {head()}; run `make migrate`."
+        )
+
+
+def _engine(conninfo: str) -> Engine:
+    return create_engine("postgresql+psycopg://", creator=lambda: connect(conninfo), poolclass=NullPool)
+
+
+def _current(connection: Connection) -> str | None:
+    return MigrationContext.configure(connection, opts={"version_table_schema": SCHEMA}).get_current_revision()
+
+
+def _config(**attributes: object) -> Config:
+    config = Config(attributes=dict(attributes))
+    config.set_main_option("script_location", str(SCRIPTS).replace("%", "%%"))
+    return config
+
+
+def _scripts() -> ScriptDirectory:
+    return ScriptDirectory.from_config(_config())
+
+
+def _revision(name: str) -> str:
+    """The full name of a revision of this code; "base" stays."""
+    if name == "base":
+        return name
+    try:
+        script = _scripts().get_revision(name)
+    except CommandError:
+        script = None
+    if script is None:
+        raise NeedsMending(f"This code has no database revision {name!r}: use one from {SCRIPTS / 'versions'}.")
+    return script.revision
+
+
+def _path_to(found: str | None) -> list[str]:
+    """Every revision that a database at `found` has gone through, and where it began."""
+    if found is None:
+        return ["base"]
+    try:
+        return [script.revision for script in _scripts().walk_revisions("base", found)] + ["base"]
+    except CommandError:
+        raise NeedsMending(
+            f"The database of connection {CONNECTION_ID} is at revision {found}, which this code does not know: "
+            "use the version of the code that migrated it, or a newer one."
+        ) from None
+
+
+def main() -> None:
+    # Airflow takes seconds to import, and tasks use this module too.
+    from airflow.sdk import BaseHook
+    from airflow.sdk.exceptions import AirflowNotFoundException
+
+    parser = argparse.ArgumentParser(description=f"Migrate the database of the Airflow connection {CONNECTION_ID}.")
+    parser.add_argument("--to", metavar="REVISION", default="head", help="a revision, head (default) or base")
+    try:
+        conninfo = conninfo_of(BaseHook.get_connection(CONNECTION_ID))
+        before = current(conninfo)
+        migrate(conninfo, parser.parse_args().to)
+        after = current(conninfo)
+    except AirflowNotFoundException:
+        sys.exit(
+            f"There is no connection {CONNECTION_ID}: set AIRFLOW_CONN_{CONNECTION_ID.upper()}, "
+            "or add it to Airflow; it is the PostgreSQL for mirror and ledger."
+        )
+    except (NeedsMending, DatabaseAway) as error:
+        sys.exit(str(error))
+    print(f"The database of connection {CONNECTION_ID} is at {after or 'base'} (before: {before or 'base'}).")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,300 @@
+"""From a rule's rows to the ledger: each event once, in the state that it starts with.
+
+A rule is judged in one transaction, which also moves its mark. What the ledger knows already is counted and left alone;
+what is new is judged in this order: baseline, switched off, too late, invalid, not on the test list, shadow, held,
+pending.
+"""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, LiteralString, cast
+
+import numpy as np
+import pandas as pd
+import psycopg
+
+from loop_attentive import db, payload, rules
+from loop_attentive.catalogue import BY_NAME, MAX_LATENESS, EventType
+from loop_attentive.event_id import event_ids
+from loop_attentive.runs import Run
+from loop_attentive.settings import Shop
+
+log = logging.getLogger(__name__)
+
+CHUNK = 50_000
+"""Events judged at a time: what a qualification holds in memory."""
+
+BASELINE, SWITCHED_OFF, TOO_LATE = "baseline", "switched off", "too late"
+NOT_ON_TEST_LIST, SHADOW, VOLUME = "not on the test list", "shadow", "more than max_events_per_run"
+
+EVENT_COLUMNS = (
+    "event_id", "shop", "event_type", "key", "return_id", "occurred_at", "fact_at", "detected_at", "status", "reason",
+    "detail", "body", "order_at", "order_no", "run_key",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Qualified:
+    """What became of a rule's rows: yielded = known + created, and created by starting state.
+
+    asleep: why reminders were not judged at all, if so.
+    """
+
+    yielded: int
+    known: int
+    created: int
+    states: dict[str, int]
+    asleep: str | None = None
+
+
+def qualify(
+    conn: psycopg.Connection[Any], shop: Shop, event: EventType, run: Run, *, now: datetime | None = None
+) -> Qualified:
+    """Judges one rule for a run, and commits.
+
+    A usual run judges all that its look saw since the rule's mark, which it moves; a backfill judges what happened in
+    its interval, whenever it was seen, and moves no mark. A stale source puts reminders off; it uses up none.
+    now: what lateness is judged by, aware; by default the ledger's clock.
+    """
+    with conn.transaction(), psycopg.ClientCursor(conn) as cur:
+        starts_at, mark = _lock_rule(cur, shop, event)
+        fresh, why_not = rules.freshness(conn, shop, run.as_of)
+        now = now or _ledger_now(cur)
+        _ask(cur, shop, event, run, starts_at, mark, fresh)
+        yielded, known = _counts(cur)
+        if event.reminder:
+            _revive(conn, cur, shop, now)
+        states: dict[str, int] = {}
+        omitted = 0
+        for frame in _frames(conn, shop, known=False):
+            judged = judge(frame, shop, event, now)
+            omitted += int(judged["outcome_omitted"].sum())
+            _store(cur, judged, shop, event, run)
+            for status, count in judged["status"].value_counts().items():
+                states[str(status)] = states.get(str(status), 0) + int(count)
+        states = _hold(cur, shop, event, run, states)
+        if run.window_start is None:
+            cur.execute(
+                "UPDATE rule SET completed_at = greatest(completed_at, %s) "
+                "WHERE shop = %s AND event_type = %s AND version = %s",
+                (run.as_of, shop.name, event.name, event.version),
+            )
+        result = Qualified(yielded, known, sum(states.values()), states, why_not if event.reminder else None)
+        _record(cur, run, event, result, omitted)
+    return result
+
+
+def _ledger_now(cur: psycopg.Cursor[Any]) -> datetime:
+    return cast(datetime, cast(tuple[Any], cur.execute("SELECT clock_timestamp()").fetchone())[0])
+
+
+def _lock_rule(cur: psycopg.Cursor[Any], shop: Shop, event: EventType) -> tuple[datetime, datetime | None]:
+    """When the rule started for this shop (facts until then are baseline), and its mark; others wait their turn."""
+    row = cur.execute(
+        "SELECT s.enabled_at, r.starts_at, r.completed_at FROM rule AS r JOIN shop AS s USING (shop) "
+        "WHERE r.shop = %s AND r.event_type = %s AND r.version = %s FOR UPDATE OF r",
+        (shop.name, event.name, event.version),
+    ).fetchone()
+    if row is None:
+        raise LookupError(f"No look of shop {shop.name} has completed since {event.name} came into the catalogue.")
+    enabled_at, starts_at, mark = row
+    shop_since = shop.enabled_at or enabled_at
+    return max(shop_since, starts_at or shop_since), mark
+
+
+def _ask(
+    cur: psycopg.Cursor[Any],
+    shop: Shop,
+    event: EventType,
+    run: Run,
+    starts_at: datetime,
+    mark: datetime | None,
+    fresh: bool,
+) -> None:
+    cur.execute(cast(LiteralString, db.sql("qualify/candidates")))
+    since = mark if mark and run.window_start is None else "-infinity"
+    cur.execute(
+        cast(LiteralString, db.sql("qualify/yield").replace("{rule}", rules.rule(event))),
+        {
+            "shop": shop.name, "event_type": event.name, "as_of": run.as_of, "since": since, "fresh": fresh,
+            "window_days": shop.instant_exchange_window_days, "starts_at": starts_at,
+            "window_start": run.window_start, "window_end": run.window_end,
+        },
+    )  # fmt: skip
+
+
+def _counts(cur: psycopg.Cursor[Any]) -> tuple[int, int]:
+    row = cur.execute("SELECT count(*), count(*) FILTER (WHERE is_known) FROM candidate").fetchone()
+    return cast(tuple[int, int], row)
+
+
+def _frames(conn: psycopg.Connection[Any], shop: Shop, *, known: bool) -> Iterator[pd.DataFrame]:
+    """Candidates with the facts for their payload, a chunk at a time; baseline ones need none."""
+    queries = [("facts", db.sql("qualify/facts"))]
+    if not known:
+        queries.append(("baseline", db.sql("qualify/baseline")))
+    for name, query in queries:
+        with psycopg.ServerCursor(conn, f"candidate_{name}") as cur:
+            cur.execute(cast(LiteralString, query), {"shop": shop.name, "known": known})
+            columns = [column.name for column in cur.description or ()]
+            while rows := cur.fetchmany(CHUNK):
+                yield pd.DataFrame(rows, columns=columns).assign(is_baseline=name == "baseline")
+
+
+# ── Judgement ───────────────────────────────────────────────────────────────
+
+
+def judge(facts: pd.DataFrame, shop: Shop, event: EventType, now: datetime) -> pd.DataFrame:
+    """The state that each event starts in.
+
+    facts: the columns of include/sql/qualify/facts.sql, or of baseline.sql, and is_baseline.
+    Returns them with occurred_at, status, reason, body (JSON text; only where the event may be sent) and
+    outcome_omitted.
+    """
+    if facts["is_baseline"].all():
+        return facts.assign(status="suppressed", reason=BASELINE, body=None, outcome_omitted=False)
+    shaped = payload.shape(facts, region=shop.phone_region, now=now)
+    listed, shaped = _only_recipients(facts, shaped, shop, now)
+    late = (shaped["occurred_at"] < now - MAX_LATENESS) & (not event.reminder)
+    invalid = shaped["invalid_reason"].notna()
+    verdicts = (
+        (np.full(len(facts), event.name in shop.events_off), "suppressed", SWITCHED_OFF),
+        (late, "expired", TOO_LATE),
+        (invalid, "invalid", shaped["invalid_reason"]),
+        (~listed, "suppressed", NOT_ON_TEST_LIST),
+        (np.full(len(facts), shop.mode == "shadow"), "suppressed", SHADOW),
+    )
+    conditions = [np.asarray(condition, dtype=bool) for condition, _, _ in verdicts]
+    status = np.select(conditions, [status for _, status, _ in verdicts], default="pending")
+    reason = np.select(conditions, [np.asarray(reason, dtype=object) for _, _, reason in verdicts], default=None)
+    return facts.assign(
+        occurred_at=shaped["occurred_at"],
+        status=status,
+        reason=reason,
+        body=shaped["body"].where(status == "pending", None),
+        outcome_omitted=shaped["outcome_omitted"],
+    )
+
+
+def _only_recipients(
+    facts: pd.DataFrame, shaped: pd.DataFrame, shop: Shop, now: datetime
+) -> tuple[pd.Series, pd.DataFrame]:
+    """Which events may go out by the shop's test list, and their bodies without contacts that are not on it."""
+    if not shop.only_recipients:
+        return pd.Series(True, index=facts.index), shaped
+    phone = shaped["phone"].isin(shop.only_recipients)
+    email = shaped["email"].str.lower().isin(shop.only_recipients)
+    allowed = facts.assign(
+        customer_phone=facts["customer_phone"].where(phone, None),
+        customer_email=facts["customer_email"].where(email, None),
+    )
+    listed = phone | email
+    return listed, shaped.where(~listed, payload.shape(allowed, region=shop.phone_region, now=now))
+
+
+# ── Storing ─────────────────────────────────────────────────────────────────
+
+
+def _store(cur: psycopg.Cursor[Any], judged: pd.DataFrame, shop: Shop, event: EventType, run: Run) -> None:
+    ids = event_ids(shop.name, [event.name] * len(judged), judged["key"])
+    occurred_at = judged["occurred_at"].dt.to_pydatetime()
+    if BY_NAME[event.name].order_no == 0:
+        order_at: Any = ["-infinity"] * len(judged)
+    else:
+        order_at = judged["occurred_at"].dt.floor("ms").dt.to_pydatetime()
+    rows = zip(
+        ids, judged["key"], judged["return_id"], occurred_at, judged["fact_at"].dt.to_pydatetime(), judged["status"],
+        judged["reason"], judged["detail"], judged["body"], order_at, strict=True,
+    )  # fmt: skip
+    with cur.copy(f"COPY event ({', '.join(EVENT_COLUMNS)}) FROM STDIN") as copy:
+        for event_id, key, return_id, occurred, fact, status, reason, detail, body, order in rows:
+            copy.write_row(
+                (
+                    event_id, shop.name, event.name, key, return_id, occurred, fact, run.as_of, status, reason,
+                    detail, body, order, event.order_no, run.run_key,
+                )
+            )  # fmt: skip
+
+
+def _hold(
+    cur: psycopg.Cursor[Any], shop: Shop, event: EventType, run: Run, states: dict[str, int]
+) -> dict[str, int]:
+    """Above the shop's max_events_per_run all of the type in this run wait for a person; the states after that."""
+    if shop.max_events_per_run is None or not states.get("pending"):
+        return states
+    waiting = cur.execute(
+        "SELECT count(*) FROM event WHERE run_key = %s AND event_type = %s AND status IN ('pending', 'held')",
+        (run.run_key, event.name),
+    ).fetchone()
+    if waiting is None or waiting[0] <= shop.max_events_per_run:
+        return states
+    held = cur.execute(
+        "UPDATE event SET status = 'held', reason = %s WHERE run_key = %s AND event_type = %s AND status = 'pending'",
+        (VOLUME, run.run_key, event.name),
+    ).rowcount
+    log.warning(
+        "%s: %d events, more than max_events_per_run (%d): all are held for a person.",
+        event.name, held, shop.max_events_per_run,
+    )  # fmt: skip
+    pending = states.pop("pending")
+    return states | {"held": pending}
+
+
+def _record(cur: psycopg.Cursor[Any], run: Run, event: EventType, result: Qualified, omitted: int) -> None:
+    cur.execute(
+        "INSERT INTO run_rule AS r (run_key, event_type, yielded, known, created, outcomes_omitted) "
+        "VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT (run_key, event_type) DO UPDATE SET "
+        "yielded = r.yielded + excluded.yielded, known = r.known + excluded.known, "
+        "created = r.created + excluded.created, outcomes_omitted = r.outcomes_omitted + excluded.outcomes_omitted",
+        (run.run_key, event.name, result.yielded, result.known, result.created, omitted),
+    )
+    if omitted:
+        log.warning("%s: left out %d return outcomes that Attentive's table does not have.", event.name, omitted)
+
+
+# ── Judging again ───────────────────────────────────────────────────────────
+
+
+def _revive(conn: psycopg.Connection[Any], cur: psycopg.Cursor[Any], shop: Shop, now: datetime) -> None:
+    """Reminders that were dropped as no longer true, and that the rule yields again, are judged anew."""
+    cur.execute(
+        "DELETE FROM candidate AS c WHERE c.is_known AND NOT EXISTS (SELECT FROM event AS e "
+        "WHERE e.event_id = c.event_id AND e.status = 'suppressed' AND e.reason = 'no longer true')"
+    )
+    _judge_known(conn, cur, shop, now)
+
+
+def judge_again(conn: psycopg.Connection[Any], shop: Shop, *, now: datetime | None = None) -> int:
+    """Judges anew, and commits: events without a recipient whose return has another contact by now, and, in live
+    mode, shadow events whose fact is later than the settings' enabled_at. How many became pending.
+    """
+    with conn.transaction(), psycopg.ClientCursor(conn) as cur:
+        now = now or _ledger_now(cur)
+        cur.execute(cast(LiteralString, db.sql("qualify/candidates")))
+        cur.execute(
+            cast(LiteralString, db.sql("qualify/revisable")),
+            {
+                "shop": shop.name,
+                "not_before": now - MAX_LATENESS,
+                "shadow_since": shop.enabled_at if shop.mode == "live" else None,
+            },
+        )
+        return _judge_known(conn, cur, shop, now)
+
+
+def _judge_known(conn: psycopg.Connection[Any], cur: psycopg.Cursor[Any], shop: Shop, now: datetime) -> int:
+    """Writes a new judgement for the candidates that the ledger holds; how many became pending."""
+    pending = 0
+    cur.execute("CREATE TEMP TABLE judged (event_id uuid, occurred_at timestamptz, status text, reason text, body jsonb) ON COMMIT DROP")
+    for frame in _frames(conn, shop, known=True):
+        for event_type, facts in frame.groupby("event_type"):
+            judged = judge(facts, shop, BY_NAME[str(event_type)], now)
+            pending += int((judged["status"] == "pending").sum())
+            columns = judged[["event_id", "occurred_at", "status", "reason", "body"]]
+            with cur.copy("COPY judged FROM STDIN") as copy:
+                for row in columns.itertuples(index=False, name=None):
+                    copy.write_row(row)
+    cur.execute(cast(LiteralString, db.sql("qualify/judge_again")))
+    return pending

@@ -1,0 +1,277 @@
+"""The settings of the shops: include/shops.yaml, read and checked whenever Airflow reads the DAGs.
+
+Imports neither Airflow nor pandas, because that happens again and again.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import phonenumbers
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+
+from loop_attentive import contacts
+from loop_attentive.catalogue import BY_NAME, INCLUDE
+from loop_attentive.errors import NeedsMending
+
+SHOPS_FILE = INCLUDE / "shops.yaml"
+SOURCES = INCLUDE / "sql" / "sources"
+DEFAULT_SHOP = "default"
+
+FORBIDDEN_IN_TYPES = "\"'(){}[]\\|,"
+"""Characters that Attentive does not take in the type of an event."""
+
+RULES_LOOK_BACK_DAYS = 31
+"""How far back the rules read the mirror, which must hold more than that."""
+
+
+def _matching(pattern: str, allowed: str) -> AfterValidator:
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(allowed)
+        return text
+
+    return AfterValidator(check)
+
+
+ShopName = Annotated[str, _matching("[a-z0-9_]{1,64}", "a shop's name is up to 64 of a-z, 0-9 and _")]
+ConnectionId = Annotated[
+    str, _matching("[A-Za-z0-9_.-]+", "the id of an Airflow connection: letters, digits, _ . and -")
+]
+SchemaName = Annotated[
+    str,
+    _matching(
+        r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)?",
+        "a plain name of letters, digits and _, or two of them: database.schema",
+    ),
+]
+
+
+def _connector(name: str) -> str:
+    connectors = sorted(folder.name for folder in SOURCES.iterdir() if folder.is_dir())
+    if name not in connectors:
+        raise ValueError(f"one of the folders in include/sql/sources: {', '.join(connectors)}")
+    return name
+
+
+def _event_prefix(prefix: str) -> str:
+    if not prefix.isprintable() or set(prefix) & set(FORBIDDEN_IN_TYPES):
+        raise ValueError(f"Attentive takes none of {' '.join(FORBIDDEN_IN_TYPES)} in the name of an event")
+    return prefix
+
+
+def _phone_region(region: str) -> str:
+    if region not in phonenumbers.SUPPORTED_REGIONS:
+        raise ValueError("a two-letter country code in capitals, such as US or GB")
+    return region
+
+
+def _time_zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError("an IANA time zone, such as UTC or America/New_York") from None
+    return name
+
+
+def _moment(value: object) -> datetime | None:
+    """An aware time in UTC. One without a zone is no moment: guessing its zone could text a day's customers again."""
+    allowed = "a time with its zone, such as 2026-01-31T09:00:00Z or 2026-01-31T09:00:00-05:00"
+    if value is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+        if not isinstance(moment, datetime) or moment.tzinfo is None:
+            raise ValueError
+        return moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise ValueError(allowed) from None
+
+
+def _list(value: object) -> list[Any]:
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise ValueError("a list, such as [a, b]")
+    return list(value)
+
+
+def _event_names(value: object) -> frozenset[str]:
+    names = _list(value)
+    if not all(isinstance(name, str) and name in BY_NAME for name in names):
+        raise ValueError(f"a list of names out of: {', '.join(BY_NAME)}")
+    return frozenset(names)
+
+
+class Shop(BaseModel):
+    """One Loop account with its Attentive account, as an entry of shops.yaml describes it.
+
+    enabled_at is in UTC. max_events_per_run is one number that each event type is held to by itself: a flood is
+    noticed by its size, whichever type it is of, and one number is what a person can choose without counting first.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    name: ShopName
+    mode: Literal["live", "shadow"] = "live"
+    connector: Annotated[str, AfterValidator(_connector)] = "canonical"
+    source_schema: SchemaName = Field(default="loop", alias="schema")
+    warehouse: ConnectionId = "loop_warehouse"
+    attentive: ConnectionId = "attentive"
+    event_prefix: Annotated[str, AfterValidator(_event_prefix)] = ""
+    phone_region: Annotated[str, AfterValidator(_phone_region)] = "US"
+    time_zone: Annotated[str, AfterValidator(_time_zone)] = "UTC"
+    enabled_at: Annotated[datetime | None, BeforeValidator(_moment)] = None
+    requests_per_second: Annotated[int, Field(gt=0, le=10_000)] = 150
+    freshness_hours: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = 26
+    instant_exchange_window_days: Annotated[int, Field(gt=0)] | None = None
+    mirror_days: Annotated[int, Field(gt=RULES_LOOK_BACK_DAYS)] = 120
+    events_off: Annotated[frozenset[str], BeforeValidator(_event_names)] = frozenset()
+    only_recipients: frozenset[str] = frozenset()
+    max_events_per_run: Annotated[int, Field(ge=0)] | None = None
+    max_per_person_per_day: Annotated[int, Field(gt=0)] = 6
+
+    @field_validator("only_recipients", mode="before")
+    @classmethod
+    def _normalise_recipients(cls, value: object, info: ValidationInfo) -> frozenset[str]:
+        recipients = [_recipient(entry, info.data.get("phone_region", "US")) for entry in _list(value)]
+        wrong = [str(place) for place, recipient in enumerate(recipients, start=1) if recipient is None]
+        if wrong:
+            raise ValueError(f"entry {', '.join(wrong)} is no valid phone (in quotes) or e-mail address")
+        return frozenset(recipient for recipient in recipients if recipient)
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The zone of the source's times that have none, and of the dates in forms."""
+        return ZoneInfo(self.time_zone)
+
+    @property
+    def dag_suffix(self) -> str:
+        """What the ids of this shop's DAGs end in."""
+        return "" if self.name == DEFAULT_SHOP else f"__{self.name}"
+
+
+KEYS = tuple(field.alias or name for name, field in Shop.model_fields.items() if name != "name")
+"""What may stand under a shop in shops.yaml."""
+
+
+def load(path: Path = SHOPS_FILE) -> dict[str, Shop]:
+    """The shops by name, in the order of the file.
+
+    Raises NeedsMending, with every problem of the file in its one line.
+    """
+    entries = _entries(path)
+    shops: dict[str, Shop] = {}
+    problems: list[str] = []
+    for name, values in entries.items():
+        try:
+            shops[name] = _shop(name, values)
+        except _Problems as found:
+            problems += [f"shop {name}: {problem}" for problem in found.args]
+    if problems:
+        raise NeedsMending(f"Mend {path}: {'; '.join(problems)}.")
+    return shops
+
+
+class _Problems(Exception):
+    """What is wrong with one shop: a text each."""
+
+
+def _shop(name: object, values: object) -> Shop:
+    if values is None:
+        values = {}
+    if not isinstance(values, Mapping):
+        raise _Problems("its settings must be keys with values, or {}")
+    problems = [_unknown(key, KEYS) for key in values if key not in KEYS]
+    try:
+        shop = Shop.model_validate({"name": name} | {key: values[key] for key in KEYS if key in values})
+    except ValidationError as error:
+        problems += [_in_words(detail) for detail in error.errors(include_url=False)]
+    if problems:
+        raise _Problems(*problems)
+    return shop
+
+
+def _in_words(detail: Mapping[str, Any]) -> str:
+    """One of pydantic's findings as `key: what is allowed`, without the value that was given."""
+    allowed = detail.get("ctx", {}).get("error") or detail["msg"].removeprefix("Input should be ")
+    return (
+        f"{detail['loc'][0]}: must be {allowed}"
+        if "error" not in detail.get("ctx", {})
+        else f"{detail['loc'][0]}: {allowed}"
+    )
+
+
+def _unknown(key: object, known: Iterable[str]) -> str:
+    near = get_close_matches(str(key), known, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+    return f"unknown key {key} ({hint})"
+
+
+def _recipient(entry: object, region: str) -> str | None:
+    if not isinstance(entry, str):
+        return None  # YAML reads an unquoted +1... as a number, and its + is lost
+    text = entry.strip()
+    address = contacts.email(text)
+    return address.lower() if address else contacts.phone(text, region)
+
+
+def _entries(path: Path) -> dict[str, Any]:
+    """What stands below `shops`."""
+    example = "write `shops: {default: {}}` for one shop with the default settings"
+    try:
+        document = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506: derived from SafeLoader
+    except OSError as error:
+        raise NeedsMending(
+            f"Cannot read {path} ({error.strerror}): create it, or mend its permissions; {example}."
+        ) from None
+    except UnicodeDecodeError:
+        raise NeedsMending(f"{path} is not UTF-8 text: save it as UTF-8.") from None
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise NeedsMending(f"{path}{line} is not valid YAML: {error.problem or error.context}.") from None
+    except yaml.YAMLError:
+        raise NeedsMending(f"{path} is not valid YAML: it holds a character that YAML does not allow.") from None
+    if not isinstance(document, dict) or not isinstance(document.get("shops"), dict) or not document["shops"]:
+        raise NeedsMending(f"{path} names no shops: {example}.")
+    for key in document:
+        if key != "shops":
+            raise NeedsMending(f"Mend {path}: {_unknown(key, ['shops'])}.")
+    return document["shops"]
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which a key stands once, and NO is Norway.
+
+    Words such as no or on, and times, stay text: no setting is a boolean, and YAML drops a time's zone or
+    stumbles over an impossible date before anybody could say which key it was.
+    """
+
+    yaml_implicit_resolvers = {
+        first: [
+            (tag, pattern)
+            for tag, pattern in resolvers
+            if tag not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:timestamp")
+        ]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key.value} stands twice", key.start_mark)
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)

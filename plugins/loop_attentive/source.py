@@ -1,0 +1,339 @@
+"""Reading Loop's data from the merchant's warehouse: any SQL engine that Airflow has a hook for, read only.
+
+A connector's SELECTs (include/sql/sources/<connector>/) yield the canonical columns; here they are read in chunks and
+every value is brought to one form: text without sentinels, folded enumerations, aware UTC times, Decimal money.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from decimal import Decimal, InvalidOperation
+from typing import Any, Literal
+
+import sqlalchemy as sa
+from sqlalchemy.exc import NoSuchTableError
+
+from loop_attentive.catalogue import INCLUDE
+from loop_attentive.errors import NeedsMending
+from loop_attentive.settings import Shop
+
+CHUNK = 20_000
+"""Rows read, normalised and handed on at a time: what an extraction holds in memory."""
+
+REREAD = timedelta(hours=2)
+"""Each look reads again from this long before the cursor: rows land late and out of order."""
+
+Row = tuple[Any, ...]
+
+# ── One form for every value ────────────────────────────────────────────────
+
+SENTINELS = frozenset({"", "n/a"})
+"""Loop's spellings of a missing value (real payloads)."""
+
+
+def text(value: Any) -> str | None:
+    """Trimmed text; None for a sentinel. NUL cannot be stored in PostgreSQL."""
+    if value is None:
+        return None
+    trimmed = str(value).replace("\0", "").strip()
+    return None if trimmed.casefold() in SENTINELS else trimmed
+
+
+def folded(value: Any) -> str | None:
+    """Text of an enumeration: trimmed and case-folded."""
+    trimmed = text(value)
+    return trimmed.casefold() if trimmed else None
+
+
+def identifier(value: Any) -> str | None:
+    """An id as text: numbers without a fraction lose the point that some drivers give them."""
+    if isinstance(value, float | Decimal) and value % 1 == 0:
+        return str(int(value))
+    return text(value)
+
+
+FLAGS = dict.fromkeys(("true", "t", "yes", "y", "1"), True) | dict.fromkeys(("false", "f", "no", "n", "0"), False)
+
+
+def flag(value: Any) -> bool | None:
+    """A boolean, or text or a number that means one; None if it cannot be told."""
+    if isinstance(value, bool):
+        return value
+    return FLAGS.get((identifier(value) or "").casefold())
+
+
+def money(value: Any) -> Decimal | None:
+    try:
+        amount = Decimal(str(value))
+    except InvalidOperation:
+        return None
+    return amount if amount.is_finite() else None
+
+
+def moment(value: Any, zone: tzinfo) -> datetime | None:
+    """A time as aware UTC: a timestamp, a naive one (in the shop's zone), or ISO 8601 text; None if unreadable."""
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value.strip().removesuffix(" UTC"))
+        except ValueError:
+            return None
+    elif isinstance(value, date) and not isinstance(value, datetime):
+        value = datetime.combine(value, time())
+    if not isinstance(value, datetime):
+        return None
+    if value.tzinfo is None:
+        value = value.replace(tzinfo=zone)
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:  # year 1 or 9999: some sources' "never"
+        return None
+
+
+# ── What Loop's words mean ──────────────────────────────────────────────────
+
+RETURN_STATUS = {"cancelled": "canceled", "review": "open", "needs review": "open"}
+"""Loop's return states where Attentive's word is another; the rest is told as it stands."""
+
+LABEL_STATUS = {
+    "new": ("new", "no"),
+    "pre_transit": ("pre_transit", "no"),
+    "in_transit": ("in_transit", "yes"),
+    "out_for_delivery": ("out_for_delivery", "yes"),
+    "delivered": ("delivered", "yes"),
+    "available_for_pickup": ("in_transit", "yes"),
+    "return_to_sender": ("unknown", "yes"),
+    "failure": ("unknown", "yes"),
+    "cancelled": ("canceled", "no"),
+    "canceled": ("canceled", "no"),
+    "voided": ("canceled", "no"),
+}
+"""Carriers' statuses (Loop's, EasyPost's): what Attentive is told, and whether the package is on its way."""
+
+
+def label_status(raw: Any, number: str) -> tuple[str | None, str]:
+    """(trackingStatus or None for "no label", shipped: no | yes | unknown) of a label with this number or ''."""
+    status = folded(raw)
+    if status is None or status == "none":
+        return ("unknown" if number else None), "no"
+    status = status.replace(" ", "_").replace("-", "_")
+    if status == "pending":
+        return ("new" if number else None), "no"
+    return LABEL_STATUS.get(status, ("unknown", "unknown"))
+
+
+def tracking_number(value: Any) -> str:
+    """A label's number: upper case without spaces; '' for none."""
+    return "".join((text(value) or "").split()).upper()
+
+
+# ── Canonical tables ────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Table:
+    """A canonical table: its columns in the SELECT's order, and what becomes of a row.
+
+    staged: columns of the look's temporary table, in the order that `normal` yields them.
+    normal: (raw row, zone of naive times) -> staged row, or None when the row has no id to live under.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    staged: tuple[str, ...]
+    normal: Callable[[Row, tzinfo], Row | None]
+
+
+def _return(row: Row, zone: tzinfo) -> Row | None:
+    (return_id, state, outcome, order, email, phone, page, labels, instant, charge, created, updated, synced, deleted) = row
+    key = identifier(return_id)
+    if key is None:
+        return None
+    state = folded(state)
+    return (
+        key, state, RETURN_STATUS.get(state, state) if state else None, folded(outcome), text(order), text(email),
+        text(phone), text(page), flag(labels), flag(instant), moment(charge, zone), moment(created, zone),
+        moment(updated, zone), moment(synced, zone), flag(deleted) or False,
+    )  # fmt: skip
+
+
+def _label(row: Row, zone: tzinfo) -> Row | None:
+    return_id, carrier, number, tracking_url, label_url, status, created, updated, synced = row
+    key = identifier(return_id)
+    if key is None:
+        return None
+    number = tracking_number(number)
+    tracking_status, shipped = label_status(status, number)
+    return (
+        key, number, text(carrier), text(tracking_url), text(label_url), tracking_status, shipped,
+        moment(created, zone), moment(updated, zone), moment(synced, zone),
+    )  # fmt: skip
+
+
+def _exchange_item(row: Row, zone: tzinfo) -> Row | None:
+    return_id, exchange_id, out_of_stock, resolution, restocked, updated, synced = row
+    key, item = identifier(return_id), identifier(exchange_id)
+    if key is None or item is None:
+        return None
+    return (
+        key, item, flag(out_of_stock), folded(resolution), moment(restocked, zone), moment(updated, zone),
+        moment(synced, zone),
+    )  # fmt: skip
+
+
+def _transaction(row: Row, zone: tzinfo) -> Row | None:
+    transaction_id, return_id, kind, gateway, status, amount, currency, created, synced = row
+    key, parent = identifier(transaction_id), identifier(return_id)
+    if key is None or parent is None:
+        return None
+    return (
+        key, parent, folded(kind), folded(gateway), folded(status), money(amount), text(currency),
+        moment(created, zone), moment(synced, zone),
+    )  # fmt: skip
+
+
+RETURNS = Table(
+    "returns",
+    (
+        "return_id", "state", "outcome", "order_name", "customer_email", "customer_phone", "status_page_url",
+        "labels_enabled", "is_instant_exchange", "charge_at", "created_at", "updated_at", "synced_at", "is_deleted",
+    ),
+    (
+        "return_id", "state", "status", "outcome", "order_name", "customer_email", "customer_phone", "status_page_url",
+        "labels_enabled", "is_instant_exchange", "charge_at", "created_at", "updated_at", "synced_at", "is_deleted",
+    ),
+    _return,
+)  # fmt: skip
+LABELS = Table(
+    "labels",
+    (
+        "return_id", "carrier", "tracking_number", "tracking_url", "label_url", "status", "created_at", "updated_at",
+        "synced_at",
+    ),
+    (
+        "return_id", "number", "carrier", "tracking_url", "label_url", "tracking_status", "shipped", "created_at",
+        "updated_at", "synced_at",
+    ),
+    _label,
+)  # fmt: skip
+EXCHANGE_ITEMS = Table(
+    "exchange_items",
+    ("return_id", "exchange_id", "out_of_stock", "resolution", "restocked_at", "updated_at", "synced_at"),
+    ("return_id", "exchange_id", "out_of_stock", "resolution", "restocked_at", "updated_at", "synced_at"),
+    _exchange_item,
+)
+TRANSACTIONS = Table(
+    "transactions",
+    (
+        "transaction_id", "return_id", "kind", "gateway", "status", "amount", "currency", "created_at", "synced_at",
+    ),
+    (
+        "transaction_id", "return_id", "kind", "gateway", "status", "amount", "currency", "created_at", "synced_at",
+    ),
+    _transaction,
+)  # fmt: skip
+TABLES = (RETURNS, LABELS, EXCHANGE_ITEMS, TRANSACTIONS)
+
+
+# ── Reading ─────────────────────────────────────────────────────────────────
+
+
+@dataclass
+class Cursor:
+    """How far the last completed look got in one table of this source.
+
+    column: the time column it follows; None reads the whole table.
+    position: the highest value seen, aware UTC. kind: how the source spells it, for a comparison it can make.
+    newest_synced_at: aware UTC, None if the table has none. has_rows: whether it ever had any.
+    """
+
+    column: Literal["synced_at", "updated_at"] | None = None
+    position: datetime | None = None
+    kind: Literal["zoned", "naive"] | None = None
+    newest_synced_at: datetime | None = None
+    has_rows: bool = False
+
+
+class Source:
+    """A shop's warehouse, read with its connector's SELECTs.
+
+    engine: SQLAlchemy engine of the warehouse connection; its user needs SELECT only.
+    """
+
+    def __init__(self, engine: sa.Engine, shop: Shop) -> None:
+        self.engine = engine
+        self.shop = shop
+
+    @property
+    def identity(self) -> str:
+        """Names what is read: another connection, connector or schema is another source."""
+        return f"{self.shop.warehouse}/{self.shop.connector}/{self.shop.source_schema}"
+
+    def select(self, table: Table) -> str:
+        path = INCLUDE / "sql" / "sources" / self.shop.connector / f"{table.name}.sql"
+        return path.read_text().replace("{schema}", self.shop.source_schema)
+
+    def clock(self) -> datetime:
+        """The source's own time, aware UTC."""
+        with self.engine.connect() as connection:
+            now = moment(connection.execute(sa.text("SELECT CURRENT_TIMESTAMP")).scalar(), UTC)
+        if now is None:
+            raise NeedsMending(f"The source of connection {self.shop.warehouse} does not tell its time.")
+        return now
+
+    def missing(self) -> dict[str, list[str]]:
+        """Canonical tables that cannot be read as they must: name -> absent columns (empty: no such table)."""
+        inspector = sa.inspect(self.engine)
+        absent = {}
+        for table in TABLES:
+            try:
+                columns = {c["name"].casefold() for c in inspector.get_columns(table.name, schema=self.shop.source_schema)}
+            except NoSuchTableError:
+                absent[table.name] = []
+                continue
+            if lacking := [column for column in table.columns if column not in columns]:
+                absent[table.name] = lacking
+        return absent
+
+    def read(self, table: Table, since: Cursor) -> Iterator[list[Row]]:
+        """Chunks of raw rows at or after the cursor, and those that have no value in its column."""
+        query, parameters = f"SELECT * FROM ({self.select(table)}) AS source_rows", {}
+        if since.column and since.position and since.kind:
+            position = since.position - REREAD
+            if since.kind == "naive":
+                position = position.astimezone(self.shop.zone).replace(tzinfo=None)
+            query += f" WHERE {since.column} >= :position OR {since.column} IS NULL"
+            parameters["position"] = position
+        with self.engine.connect().execution_options(stream_results=True, max_row_buffer=CHUNK) as connection:
+            for chunk in connection.execute(sa.text(query), parameters).partitions(CHUNK):
+                yield [tuple(row) for row in chunk]
+
+
+def advance(cursor: Cursor, table: Table, raw: list[Row], staged: list[Row]) -> None:
+    """Moves a cursor over a chunk: its raw rows, which show how times are spelt, and the normalised ones."""
+    cursor.has_rows = cursor.has_rows or bool(raw)
+    newest = {column: newest_of(table, column, staged) for column in ("synced_at", "updated_at")}
+    if newest["synced_at"]:
+        cursor.newest_synced_at = max(newest["synced_at"], cursor.newest_synced_at or newest["synced_at"])
+    column: Literal["synced_at", "updated_at"] = "synced_at" if cursor.newest_synced_at else "updated_at"
+    position = newest[column]
+    if position is None:
+        return
+    if cursor.column == column and cursor.position:
+        position = max(position, cursor.position)
+    place = table.columns.index(column)
+    cursor.column, cursor.position = column, position
+    cursor.kind = spelling([row[place] for row in raw if row[place] is not None])
+
+
+def newest_of(table: Table, column: str, staged: list[Row]) -> datetime | None:
+    if column not in table.staged:
+        return None
+    place = table.staged.index(column)
+    return max((row[place] for row in staged if row[place] is not None), default=None)
+
+
+def spelling(values: list[Any]) -> Literal["zoned", "naive"] | None:
+    """How a source spells its times: text has no order that can be relied on, so None."""
+    if not values or not all(isinstance(value, datetime) for value in values):
+        return None
+    return "naive" if any(value.tzinfo is None for value in values) else "zoned"

@@ -1,0 +1,142 @@
+"""A shop to test on: a canonical source in its own schema of the ledger's database, and runs at any time one likes."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+import sqlalchemy as sa
+from psycopg import sql
+
+from loop_attentive import db, mirror, qualify, runs, source
+from loop_attentive.catalogue import BY_NAME, CATALOGUE
+from loop_attentive.settings import Shop
+
+T0 = datetime(2026, 3, 1, 12, tzinfo=UTC)
+"""When the shop's first look is, unless a test says otherwise."""
+
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+
+KEYS = {
+    "returns": ["return_id"],
+    "labels": ["return_id", "tracking_number"],
+    "exchange_items": ["return_id", "exchange_id"],
+    "transactions": ["transaction_id"],
+}
+FLAGS = {"labels_enabled", "is_instant_exchange", "is_deleted", "out_of_stock"}
+
+
+@dataclass(frozen=True)
+class Event:
+    """A ledger row, as tests compare it."""
+
+    event_type: str
+    return_id: str
+    key: str
+    occurred_at: datetime
+    fact_at: datetime
+    status: str
+    reason: str | None
+    body: dict[str, Any] | None
+
+    @property
+    def properties(self) -> dict[str, Any]:
+        assert self.body is not None, f"{self.event_type} is {self.status}: {self.reason}"
+        return self.body["properties"]
+
+
+class Floor:
+    """times: the SQL type of the source's time columns; flags: of its booleans; ids: of its ids."""
+
+    def __init__(
+        self, conninfo: str, *, times: str = "timestamptz", flags: str = "boolean", ids: str = "text", **settings: Any
+    ) -> None:
+        self.conninfo = conninfo
+        self.settings(**settings)
+        self.conn = db.connect(conninfo, autocommit=True)
+        self.engine = sa.create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(conninfo))
+        self.conn.execute("CREATE SCHEMA IF NOT EXISTS loop")
+        for table in source.TABLES:
+            self._create(table, times, flags, ids)
+        self.runs = 0
+
+    def settings(self, **settings: Any) -> None:
+        self.shop = Shop.model_validate({"name": "default", "freshness_hours": None} | settings)
+
+    def _create(self, table: source.Table, times: str, flags: str, ids: str) -> None:
+        types = {c: times if c.endswith("_at") else flags if c in FLAGS else "text" for c in table.columns}
+        types |= {c: ids for c in table.columns if c.endswith("_id")}
+        columns = ", ".join(f"{column} {kind}" for column, kind in types.items())
+        unique = ", ".join(KEYS[table.name])
+        self.conn.execute(f"CREATE TABLE loop.{table.name} ({columns}, UNIQUE NULLS NOT DISTINCT ({unique}))")
+
+    def close(self) -> None:
+        self.conn.close()
+        self.engine.dispose()
+
+    # ── The source ──
+
+    def put(self, table: str, **row: Any) -> None:
+        """Inserts a row, or changes the named columns of the one with its key."""
+        keys = KEYS[table]
+        row = {key: None for key in keys} | row
+        changes = [c for c in row if c not in keys] or keys[:1]
+        self.conn.execute(
+            sql.SQL("INSERT INTO loop.{} ({}) VALUES ({}) ON CONFLICT ({}) DO UPDATE SET {}").format(
+                sql.Identifier(table),
+                sql.SQL(", ").join(map(sql.Identifier, row)),
+                sql.SQL(", ").join(map(sql.Placeholder, row)),
+                sql.SQL(", ").join(map(sql.Identifier, keys)),
+                sql.SQL(", ").join(sql.SQL("{0} = excluded.{0}").format(sql.Identifier(c)) for c in changes),
+            ),
+            row,
+        )
+
+    def ret(self, return_id: str = "1", **row: Any) -> None:
+        """A return; unless told otherwise an open one of somebody who can be reached."""
+        new = not self.conn.execute("SELECT FROM loop.returns WHERE return_id::text = %s", (return_id,)).fetchone()
+        usual = {"state": "open", "customer_phone": "+14155552671", "order_name": "#1001"} if new else {}
+        self.put("returns", return_id=return_id, **usual | row)
+
+    def label(self, return_id: str = "1", number: str | None = "1Z1", **row: Any) -> None:
+        self.put("labels", return_id=return_id, tracking_number=number, **row)
+
+    def item(self, return_id: str = "1", exchange_id: str = "10", **row: Any) -> None:
+        self.put("exchange_items", return_id=return_id, exchange_id=exchange_id, **row)
+
+    def transaction(self, transaction_id: str = "t1", return_id: str = "1", **row: Any) -> None:
+        self.put("transactions", transaction_id=transaction_id, return_id=return_id, **row)
+
+    # ── Runs ──
+
+    def look(self, at: datetime, *, whole: bool = False) -> mirror.Look:
+        return mirror.look(self.conn, source.Source(self.engine, self.shop), whole=whole, at=at)
+
+    def qualify(
+        self, look: mirror.Look, *names: str, window: tuple[datetime, datetime] | None = None, now: datetime | None = None
+    ) -> dict[str, qualify.Qualified]:
+        """Judges the rules by a look, in a run of their own."""
+        self.runs += 1
+        run = runs.start(
+            self.conn, dag_id="tests", run_id=f"run {self.runs}", shop=self.shop.name, look=look, window=window
+        )
+        events = [BY_NAME[name] for name in names] or CATALOGUE
+        return {e.name: qualify.qualify(self.conn, self.shop, e, run, now=now or look.as_of) for e in events}
+
+    def run(self, at: datetime, *names: str, **options: Any) -> list[Event]:
+        """A look and every rule (or the named ones); the events that are new."""
+        before = {(event.event_type, event.key) for event in self.events()}
+        self.qualify(self.look(at), *names, **options)
+        return [event for event in self.events() if (event.event_type, event.key) not in before]
+
+    def events(self) -> list[Event]:
+        rows = self.conn.execute(
+            "SELECT event_type, return_id, key, occurred_at, fact_at, status, reason, body "
+            "FROM event ORDER BY order_at, order_no, key"
+        )
+        return [Event(*row) for row in rows]
+
+    def start(self, at: datetime = T0) -> None:
+        """The first look, whose findings are baseline."""
+        events = self.run(at)
+        assert all(event.status == "suppressed" for event in events)
