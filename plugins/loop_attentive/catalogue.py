@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import takewhile
 from pathlib import Path
 
 INCLUDE = Path(__file__).parents[2] / "include"
@@ -38,6 +39,12 @@ class EventType:
     @property
     def sql_file(self) -> Path:
         return INCLUDE / "sql" / "events" / f"{self.slug}.sql"
+
+    @property
+    def meaning(self) -> str:
+        """What qualifies, and why: the sentence that heads its SQL file."""
+        lines = self.sql_file.read_text().splitlines()
+        return " ".join(line.removeprefix("--").strip() for line in takewhile(lambda line: line.startswith("--"), lines))
 
     @property
     def order_no(self) -> int:

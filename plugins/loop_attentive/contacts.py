@@ -11,8 +11,8 @@ PLACEHOLDER_LOCAL_PARTS = frozenset(
     {"noreply", "no-reply", "no_reply", "donotreply", "do-not-reply", "noemail", "no-email", "none"}
 )
 
-# What nearly every address looks like before its @; RFC 5321 allows it 64 characters, and the whole address 254.
-ORDINARY_LOCAL_PART = re.compile(r"(?=.{1,64}\Z)[A-Za-z0-9_+-]+(?:\.[A-Za-z0-9_+-]+)*")
+# What nearly every address looks like before its @, and how long RFC 5321 lets the whole be.
+ORDINARY_LOCAL_PART = re.compile(r"[A-Za-z0-9_+-]+(?:\.[A-Za-z0-9_+-]+)*")
 LONGEST_ADDRESS = 254
 
 

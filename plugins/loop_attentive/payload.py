@@ -68,9 +68,11 @@ def shape(facts: pd.DataFrame, *, region: str, now: datetime) -> pd.DataFrame:
         # Last: a row with this reason lacks nothing else.
         NO_RECIPIENT: phone.isna() & email.isna(),
     }
-    invalid_reason = np.select([breach.to_numpy() for breach in breaches.values()], list(breaches), default=None)
+    invalid_reason = np.full(len(facts), None, dtype=object)
+    for reason, holds in reversed(breaches.items()):  # so that the first one stays
+        invalid_reason[holds] = reason
     body = _bodies(facts.assign(phone=phone, email=email, return_id=return_id))
-    body[np.not_equal(invalid_reason, None)] = None
+    body[pd.notna(invalid_reason)] = None
     return pd.DataFrame(
         {
             "occurred_at": occurred_at.mask(occurred_at.between(now, now + CLOCK_TOLERANCE), now),
@@ -93,7 +95,8 @@ def _joined(facts: pd.DataFrame) -> Iterable[str]:
     """Bodies are joined from their columns' pieces of JSON: encoding row after row would take many times longer."""
     phone, email = facts["phone"], facts["email"]
     labels_enabled = facts["labels_enabled"].astype("boolean")
-    labels_enabled = labels_enabled.mask(labels_enabled.isna() & facts["has_label"].astype("boolean"), True)
+    has_label = facts["has_label"].astype("boolean").fillna(False)
+    labels_enabled = labels_enabled.mask(labels_enabled.isna() & has_label, True)
     pieces = (
         repeat('{"user":{'),
         ('"phone":"' + phone + '"').fillna(""),

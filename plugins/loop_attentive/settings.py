@@ -4,7 +4,7 @@ Imports neither Airflow nor pandas, because that happens again and again.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
@@ -48,15 +48,15 @@ def _matching(pattern: str, allowed: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-ShopName = Annotated[str, _matching("[a-z0-9_]{1,64}", "a shop's name is up to 64 of a-z, 0-9 and _")]
+ShopName = Annotated[str, _matching("[a-z0-9_]{1,64}", "should be 1 to 64 of a-z, 0-9 and _")]
 ConnectionId = Annotated[
-    str, _matching("[A-Za-z0-9_.-]+", "the id of an Airflow connection: letters, digits, _ . and -")
+    str, _matching("[A-Za-z0-9_.-]+", "should be the id of an Airflow connection: letters, digits, _ . and -")
 ]
 SchemaName = Annotated[
     str,
     _matching(
         r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)?",
-        "a plain name of letters, digits and _, or two of them: database.schema",
+        "should be a plain name of letters, digits and _, or two of them: database.schema",
     ),
 ]
 
@@ -64,19 +64,21 @@ SchemaName = Annotated[
 def _connector(name: str) -> str:
     connectors = sorted(folder.name for folder in SOURCES.iterdir() if folder.is_dir())
     if name not in connectors:
-        raise ValueError(f"one of the folders in include/sql/sources: {', '.join(connectors)}")
+        raise ValueError(f"should be one of the folders in include/sql/sources: {', '.join(connectors)}")
     return name
 
 
 def _event_prefix(prefix: str) -> str:
     if not prefix.isprintable() or set(prefix) & set(FORBIDDEN_IN_TYPES):
-        raise ValueError(f"Attentive takes none of {' '.join(FORBIDDEN_IN_TYPES)} in the name of an event")
+        raise ValueError(
+            f"should hold none of {' '.join(FORBIDDEN_IN_TYPES)}, which Attentive does not take in the type of an event"
+        )
     return prefix
 
 
 def _phone_region(region: str) -> str:
     if region not in phonenumbers.SUPPORTED_REGIONS:
-        raise ValueError("a two-letter country code in capitals, such as US or GB")
+        raise ValueError("should be a two-letter country code in capitals, such as US or GB")
     return region
 
 
@@ -84,13 +86,13 @@ def _time_zone(name: str) -> str:
     try:
         ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise ValueError("an IANA time zone, such as UTC or America/New_York") from None
+        raise ValueError("should be an IANA time zone, such as UTC or America/New_York") from None
     return name
 
 
 def _moment(value: object) -> datetime | None:
     """An aware time in UTC. One without a zone is no moment: guessing its zone could text a day's customers again."""
-    allowed = "a time with its zone, such as 2026-01-31T09:00:00Z or 2026-01-31T09:00:00-05:00"
+    allowed = "should be a time with its zone, such as 2026-01-31T09:00:00Z or 2026-01-31T09:00:00-05:00"
     if value is None:
         return None
     try:
@@ -104,14 +106,14 @@ def _moment(value: object) -> datetime | None:
 
 def _list(value: object) -> list[Any]:
     if isinstance(value, str) or not isinstance(value, Iterable):
-        raise ValueError("a list, such as [a, b]")
+        raise ValueError("should be a list, such as [a, b]")
     return list(value)
 
 
 def _event_names(value: object) -> frozenset[str]:
     names = _list(value)
     if not all(isinstance(name, str) and name in BY_NAME for name in names):
-        raise ValueError(f"a list of names out of: {', '.join(BY_NAME)}")
+        raise ValueError(f"should be a list of names out of: {', '.join(BY_NAME)}")
     return frozenset(names)
 
 
@@ -178,14 +180,14 @@ def load(path: Path = SHOPS_FILE) -> dict[str, Shop]:
     for name, values in entries.items():
         try:
             shops[name] = _shop(name, values)
-        except _Problems as found:
+        except _ProblemsError as found:
             problems += [f"shop {name}: {problem}" for problem in found.args]
     if problems:
         raise NeedsMending(f"Mend {path}: {'; '.join(problems)}.")
     return shops
 
 
-class _Problems(Exception):
+class _ProblemsError(Exception):
     """What is wrong with one shop: a text each."""
 
 
@@ -193,25 +195,21 @@ def _shop(name: object, values: object) -> Shop:
     if values is None:
         values = {}
     if not isinstance(values, Mapping):
-        raise _Problems("its settings must be keys with values, or {}")
+        raise _ProblemsError("its settings must be keys with values, or {}")
     problems = [_unknown(key, KEYS) for key in values if key not in KEYS]
     try:
         shop = Shop.model_validate({"name": name} | {key: values[key] for key in KEYS if key in values})
     except ValidationError as error:
         problems += [_in_words(detail) for detail in error.errors(include_url=False)]
     if problems:
-        raise _Problems(*problems)
+        raise _ProblemsError(*problems)
     return shop
 
 
 def _in_words(detail: Mapping[str, Any]) -> str:
-    """One of pydantic's findings as `key: what is allowed`, without the value that was given."""
-    allowed = detail.get("ctx", {}).get("error") or detail["msg"].removeprefix("Input should be ")
-    return (
-        f"{detail['loc'][0]}: must be {allowed}"
-        if "error" not in detail.get("ctx", {})
-        else f"{detail['loc'][0]}: {allowed}"
-    )
+    """One of pydantic's findings as `key: what it should be`, without the value that was given."""
+    words = detail["ctx"]["error"] if detail["type"] == "value_error" else detail["msg"].removeprefix("Input ")
+    return f"{detail['loc'][0]}: {words}"
 
 
 def _unknown(key: object, known: Iterable[str]) -> str:
@@ -232,7 +230,7 @@ def _entries(path: Path) -> dict[str, Any]:
     """What stands below `shops`."""
     example = "write `shops: {default: {}}` for one shop with the default settings"
     try:
-        document = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506: derived from SafeLoader
+        document = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 (it is a SafeLoader)
     except OSError as error:
         raise NeedsMending(
             f"Cannot read {path} ({error.strerror}): create it, or mend its permissions; {example}."
@@ -255,11 +253,11 @@ def _entries(path: Path) -> dict[str, Any]:
 class _Loader(yaml.SafeLoader):
     """YAML in which a key stands once, and NO is Norway.
 
-    Words such as no or on, and times, stay text: no setting is a boolean, and YAML drops a time's zone or
-    stumbles over an impossible date before anybody could say which key it was.
+    Words such as no or on, and times, stay text: no setting is a boolean, and YAML itself would stumble over an
+    impossible date without a word about which key it is.
     """
 
-    yaml_implicit_resolvers = {
+    yaml_implicit_resolvers = {  # noqa: RUF012
         first: [
             (tag, pattern)
             for tag, pattern in resolvers

@@ -1,0 +1,9 @@
+-- In each run reminders that waited for a fresh source are judged anew.
+UPDATE event
+SET reason = NULL
+WHERE
+    shop = %(shop)s
+    AND status IN ('pending', 'unknown')
+    AND bucket %% %(of)s = %(index)s
+    AND reason = %(waits_for_source)s
+    AND (status = 'pending' OR resend_at IS NOT NULL)

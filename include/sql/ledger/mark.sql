@@ -1,0 +1,79 @@
+-- Judges leased events in the moment before they leave; those that go become sending, together with their attempt.
+WITH clock AS MATERIALIZED (
+    SELECT coalesce(%(now)s::timestamptz, clock_timestamp()) AS now
+),
+leased AS MATERIALIZED (
+    SELECT
+        e.event_id, e.shop, e.return_id, e.event_type, e.status, e.occurred_at, e.released_at, e.sent_occurred_at,
+        e.due_at, e.resend_at, e.order_at, e.order_no, e.body IS NULL AS is_empty
+    FROM event AS e
+    WHERE e.event_id = ANY (%(event_ids)s::uuid[]) AND e.lease = %(lease)s AND e.status IN ('pending', 'unknown')
+    ORDER BY e.event_id
+    FOR UPDATE
+),
+judged AS MATERIALIZED (
+    SELECT
+        e.event_id,
+        CASE
+            WHEN e.is_empty OR greatest(e.due_at, e.resend_at) > clock.now THEN 'not now'
+            WHEN e.event_type <> ALL (%(money)s::text[]) AND {earlier} THEN 'not now'
+            WHEN e.status = 'unknown' AND e.resend_at IS NULL THEN 'not now'
+            WHEN e.status = 'unknown' AND clock.now - e.sent_occurred_at >= %(journey)s::interval THEN 'past resending'
+            WHEN e.event_id = ANY (%(waiting)s::uuid[]) THEN 'waits'
+            WHEN e.event_id = ANY (%(no_longer)s::uuid[])
+                THEN CASE e.status WHEN 'unknown' THEN 'past resending' ELSE 'no longer' END
+            WHEN
+                e.status = 'pending'
+                AND e.event_type <> ALL (%(reminders)s::text[])
+                AND clock.now - coalesce(e.released_at, e.occurred_at) > %(max_lateness)s::interval
+                THEN 'expired'
+            ELSE 'goes'
+        END AS verdict,
+        CASE
+            WHEN e.status = 'unknown' THEN e.sent_occurred_at
+            WHEN clock.now - e.occurred_at <= %(journey)s::interval THEN date_trunc('milliseconds', e.occurred_at)
+            ELSE date_trunc('milliseconds', clock.now)
+        END AS stamp
+    FROM leased AS e, clock
+),
+marked AS (
+    UPDATE event AS e
+    SET
+        status = 'sending',
+        reason = NULL,
+        attempts = e.attempts + 1,
+        sent_at = clock.now,
+        sent_occurred_at = j.stamp,
+        restamped = j.stamp <> date_trunc('milliseconds', e.occurred_at),
+        resend_at = NULL,
+        lease_until = clock.now + %(lease_time)s::interval
+    FROM judged AS j, clock
+    WHERE e.event_id = j.event_id AND j.verdict = 'goes'
+    RETURNING e.event_id, e.attempts, e.event_type, e.sent_occurred_at, e.body
+),
+attempted AS (
+    INSERT INTO attempt (event_id, attempt, run_key, task_id, map_index, try_number, occurred_at, started_at)
+    SELECT
+        m.event_id, m.attempts, %(run_key)s, %(task_id)s, %(map_index)s, %(try_number)s, m.sent_occurred_at, clock.now
+    FROM marked AS m, clock
+),
+left_out AS (
+    UPDATE event AS e
+    SET
+        status = CASE j.verdict WHEN 'expired' THEN 'expired' WHEN 'no longer' THEN 'suppressed' ELSE e.status END,
+        reason = CASE j.verdict
+            WHEN 'expired' THEN 'too late'
+            WHEN 'no longer' THEN 'no longer true'
+            WHEN 'waits' THEN %(waits_for_source)s
+            ELSE e.reason
+        END,
+        body = CASE WHEN j.verdict NOT IN ('expired', 'no longer') THEN e.body END,
+        resend_at = CASE WHEN j.verdict <> 'past resending' THEN e.resend_at END,
+        lease = NULL,
+        lease_until = NULL
+    FROM judged AS j
+    WHERE e.event_id = j.event_id AND j.verdict <> 'goes'
+)
+SELECT j.event_id, j.verdict, m.attempts AS attempt, m.event_type, m.sent_occurred_at AS occurred_at, m.body
+FROM judged AS j
+LEFT JOIN marked AS m USING (event_id)

@@ -1,0 +1,22 @@
+-- When the next event of a batch may leave that could not when we last claimed, and how many are left.
+-- One that was due and nobody's waits for another of its return, which is among these.
+SELECT
+    min(at) FILTER (WHERE at > %(claimed_at)s::timestamptz) AS at,
+    count(*) FILTER (WHERE status = 'pending') AS pending,
+    coalesce(%(now)s::timestamptz, clock_timestamp()) AS now
+FROM (
+    SELECT
+        status,
+        CASE
+            WHEN event_type = ANY (%(stopped)s::text[]) OR reason = %(waits_for_source)s THEN NULL
+            WHEN status = 'sending' THEN lease_until
+            WHEN status = 'unknown' THEN greatest(resend_at, lease_until)
+            ELSE greatest(due_at, lease_until)
+        END AS at
+    FROM event
+    WHERE
+        shop = %(shop)s
+        AND bucket %% %(of)s = %(index)s
+        AND status IN ('pending', 'sending', 'unknown')
+        AND (status <> 'unknown' OR resend_at IS NOT NULL)
+) AS waiting

@@ -1,0 +1,65 @@
+"""The shape that the scheduled DAGs share: extract, qualify, plan, send, audit."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+from airflow.sdk import DAG, CronDataIntervalTimetable, TaskGroup, TriggerRule
+
+from loop_attentive.catalogue import EventType
+from loop_attentive.operators import (
+    AuditOperator,
+    LookOperator,
+    PlanOperator,
+    QualifyOperator,
+    SendOperator,
+    WaitAsTold,
+)
+from loop_attentive.settings import Shop
+
+EXTRACT = """Reads what is new in the shop's warehouse (returns, labels, exchange items, transactions) into the mirror,
+in one transaction, and logs every change. The time at which it began, by the ledger's clock, is the run's **as_of**."""
+
+QUALIFY = """One task an event: its rule (`include/sql/events/`) is asked what is due, and what the ledger does not know
+yet is judged: pending, or suppressed, invalid, expired or held, each with its reason. Nothing is sent here."""
+
+PLAN = """Counts what is to be sent, by this run and by earlier ones, and splits it into batches by return."""
+
+SEND = """Each batch: lease, mark, send, settle. The ledger decides what leaves, in the order of each return and at the
+pace of the Attentive account, so that a retry, a cleared task or a second run sends nothing twice."""
+
+AUDIT = """Sums the run up in its log and fails when it does not add up: rows yielded = new + known, new events = the
+sum of their states, attempts = requests. It runs whatever happened before it."""
+
+
+def rule_doc(event: EventType) -> str:
+    return f"**{event.name}.** {event.meaning}\n\n```sql\n{event.sql_file.read_text()}```"
+
+
+def pipeline(dag_id: str, *, cron: str, shop: Shop, events: Sequence[EventType], doc: str | None) -> DAG:
+    """A DAG that looks at one shop's source on a schedule and sends the events that have become due."""
+    with DAG(
+        dag_id=f"{dag_id}{shop.dag_suffix}",
+        schedule=CronDataIntervalTimetable(cron, timezone=shop.time_zone),
+        start_date=datetime(2026, 1, 1, tzinfo=UTC),
+        catchup=False,
+        max_active_runs=1,
+        default_args={"shop": shop.name, "retries": 3, "retry_delay": timedelta(seconds=30)},
+        tags=["loop", "attentive", shop.name, shop.mode],
+        doc_md=doc,
+    ) as dag:
+        extract = LookOperator(task_id="extract", doc_md=EXTRACT)
+        with TaskGroup("qualify", doc_md=QUALIFY) as rules:
+            for event in events:
+                QualifyOperator(task_id=event.slug, event_type=event.name, doc_md=rule_doc(event))
+        # One rule that fails keeps no other event from being sent; the run fails by its audit.
+        plan = PlanOperator(task_id="plan", trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS, doc_md=PLAN)
+        send = SendOperator.partial(
+            task_id="send",
+            map_index_template="batch {{ task.batch['index'] + 1 }} of {{ task.batch['of'] }}",
+            retry_policy=WaitAsTold(),
+            doc_md=SEND,
+        ).expand(batch=plan.output)
+        audit = AuditOperator(task_id="audit", event_types=[event.name for event in events], doc_md=AUDIT)
+        # As a teardown it runs even after a failure, and does not hide one.
+        extract >> rules >> plan >> send >> audit.as_teardown(on_failure_fail_dagrun=True)
+    return dag
