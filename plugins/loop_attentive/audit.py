@@ -42,7 +42,9 @@ def audit(conn: psycopg.Connection[Any], run_key: int, expected: Sequence[EventT
     with conn.transaction(), conn.cursor(row_factory=dict_row) as cur:
         cur.execute(cast(LiteralString, db.sql("ledger/finish_run")), parameters)
         rows = cur.execute(cast(LiteralString, db.sql("ledger/run_by_event")), parameters).fetchall()
-        sent = cast(dict[str, int], cur.execute(cast(LiteralString, db.sql("ledger/run_requests")), parameters).fetchone())
+        sent = cast(
+            dict[str, int], cur.execute(cast(LiteralString, db.sql("ledger/run_requests")), parameters).fetchone()
+        )
     judged = {row["event_type"] for row in rows if row["yielded"] is not None}
     by_event = {
         name: {column: int(row[column] or 0) for column in COUNTS}

@@ -44,7 +44,9 @@ class EventType:
     def meaning(self) -> str:
         """What qualifies, and why: the sentence that heads its SQL file."""
         lines = self.sql_file.read_text().splitlines()
-        return " ".join(line.removeprefix("--").strip() for line in takewhile(lambda line: line.startswith("--"), lines))
+        return " ".join(
+            line.removeprefix("--").strip() for line in takewhile(lambda line: line.startswith("--"), lines)
+        )
 
     @property
     def order_no(self) -> int:

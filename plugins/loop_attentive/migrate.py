@@ -6,6 +6,7 @@ migrates the database of the Airflow connection `loop_attentive_db`.
 """
 
 import argparse
+import logging
 import sys
 from functools import cache
 from pathlib import Path
@@ -112,6 +113,7 @@ def main() -> None:
     from airflow.sdk import BaseHook
     from airflow.sdk.exceptions import AirflowNotFoundException
 
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     parser = argparse.ArgumentParser(description=f"Migrate the database of the Airflow connection {CONNECTION_ID}.")
     parser.add_argument("--to", metavar="REVISION", default="head", help="a revision, head (default) or base")
     try:

@@ -11,6 +11,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, LiteralString, cast
 
 import psycopg
+from psycopg import sql
+from psycopg.abc import Query
 from sqlalchemy.exc import DBAPIError
 
 from loop_attentive import db, source
@@ -80,14 +82,15 @@ def script(cur: psycopg.Cursor[Any], name: str, parameters: dict[str, Any]) -> i
     return cur.rowcount
 
 
-def scalar(cur: psycopg.Cursor[Any], query: LiteralString, parameters: Any = None) -> Any:
+def scalar(cur: psycopg.Cursor[Any], query: Query, parameters: Any = None) -> Any:
     row = cur.execute(query, parameters).fetchone()
     return row[0] if row else None
 
 
 def _recent_whole_look(cur: psycopg.Cursor[Any], shop: Shop, now: datetime) -> Look | None:
     row = cur.execute(
-        "SELECT as_of, extracted, changed FROM look WHERE shop = %s AND whole AND as_of >= %s ORDER BY as_of DESC LIMIT 1",
+        "SELECT as_of, extracted, changed FROM look WHERE shop = %s AND whole AND as_of >= %s "
+        "ORDER BY as_of DESC LIMIT 1",
         (shop.name, now - SHARED_LOOK),
     ).fetchone()
     return Look(*row) if row else None
@@ -207,7 +210,8 @@ def _apply(cur: psycopg.Cursor[Any], shop: Shop, table: Table, as_of: datetime, 
     script(cur, f"mirror/apply_{table.name}", parameters)
     if table is source.EXCHANGE_ITEMS:
         script(cur, "mirror/apply_episodes", parameters)
-    return int(scalar(cur, f"SELECT count(*) FROM {DIFFERENCES[table.name]} WHERE is_new OR fields <> '{{}}'"))
+    differences = sql.Identifier(DIFFERENCES[table.name])
+    return int(scalar(cur, sql.SQL("SELECT count(*) FROM {} WHERE is_new OR fields <> '{{}}'").format(differences)))
 
 
 def _finish(

@@ -1,17 +1,15 @@
-"""The steps of a run as Airflow sees them. Each is thin: it finds its shop, connections and run, and calls the logic."""
+"""The steps of a run as Airflow sees them: thin, each finds its shop, connections and run, and calls the logic."""
 
 import asyncio
-import random
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
 import psycopg
-from airflow.sdk import BaseAsyncOperator, BaseHook, BaseOperator, Context
-from airflow.sdk.definitions.retry_policy import RetryDecision, RetryPolicy
+from airflow.sdk import BaseAsyncOperator, BaseHook, BaseOperator, Context, RetryDecision, RetryPolicy
 from airflow.sdk.exceptions import (
     AirflowFailException,
     AirflowNotFoundException,
@@ -19,11 +17,19 @@ from airflow.sdk.exceptions import (
     AirflowSkipException,
 )
 
-from loop_attentive import audit, db, migrate, mirror, qualify, runs, settings
+from loop_attentive import audit, db, delivery, migrate, mirror, qualify, rules, runs, settings
+from loop_attentive.attentive import AttentiveHook
 from loop_attentive.catalogue import BY_NAME
 from loop_attentive.errors import NeedsMending
+from loop_attentive.pace import Pace
 from loop_attentive.settings import Shop
 from loop_attentive.source import Source
+
+PATIENCE = 15.0
+"""Seconds that a sending task holds its slot for an event that is not due yet."""
+
+LONGEST_RUN = timedelta(minutes=30)
+"""How long after its start a run still comes back for events that wait; later the next run has them."""
 
 EVENTS_PER_BATCH = 5_000
 MOST_BATCHES = 4
@@ -44,10 +50,13 @@ def connection(conn_id: str) -> Any:
     try:
         return BaseHook.get_connection(conn_id)
     except AirflowNotFoundException:
-        raise NeedsMending(
-            f"There is no connection {conn_id}: create it under Admin > Connections, "
-            f"or set AIRFLOW_CONN_{conn_id.upper()}."
-        ) from None
+        raise missing_connection(conn_id) from None
+
+
+def missing_connection(conn_id: str) -> NeedsMending:
+    return NeedsMending(
+        f"There is no connection {conn_id}: create it under Admin > Connections, or set AIRFLOW_CONN_{conn_id.upper()}."
+    )
 
 
 def ledger_conninfo() -> str:
@@ -63,6 +72,28 @@ def ledger() -> Iterator[psycopg.Connection[Any]]:
         yield conn
 
 
+async def async_connection(conn_id: str) -> Any:
+    """As connection, for coroutines."""
+    try:
+        return await BaseHook.aget_connection(conn_id)
+    except AirflowNotFoundException:
+        raise missing_connection(conn_id) from None
+
+
+@asynccontextmanager
+async def stop_on_sigterm() -> AsyncIterator[asyncio.Event]:
+    """An event that SIGTERM sets, in place of the signal's usual effect: to break off where the task stands."""
+    stop = asyncio.Event()
+    before = signal.getsignal(signal.SIGTERM)
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    try:
+        yield stop
+    finally:
+        loop.remove_signal_handler(signal.SIGTERM)
+        signal.signal(signal.SIGTERM, before)
+
+
 @contextmanager
 def source_of(shop: Shop) -> Iterator[Source]:
     engine = connection(shop.warehouse).get_hook().get_sqlalchemy_engine()
@@ -75,7 +106,7 @@ def source_of(shop: Shop) -> Iterator[Source]:
 class StepOperator(BaseOperator):
     """A step of one shop's run. shop: its name in include/shops.yaml."""
 
-    template_fields = ("shop",)
+    template_fields: Sequence[str] = ("shop",)
 
     def __init__(self, *, shop: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -136,11 +167,15 @@ class PlanOperator(StepOperator):
         run_of(context, conn, shop)
         if again := qualify.judge_again(conn, shop):
             self.log.info("%d events of earlier runs may go out after all.", again)
-        row = conn.execute(db.sql("ledger/plan"), {"shop": shop.name}).fetchone()  # type: ignore[arg-type]
+        row = conn.execute(db.sql("ledger/plan"), {"shop": shop.name}).fetchone()
         waiting = row[0] if row else 0
         batches = min(MOST_BATCHES, -(-waiting // EVENTS_PER_BATCH))
         self.log.info("%d events to send, in %d batches.", waiting, batches)
         return [{"index": index, "of": batches} for index in range(batches)]
+
+
+class Interrupted(Exception):
+    """A task was told to stop before it was done; it may go on in another try."""
 
 
 class WaitAsTold(RetryPolicy):
@@ -178,16 +213,42 @@ class SendOperator(BaseAsyncOperator):
     async def aexecute(self, context: Context) -> dict[str, int]:
         with told_once():
             result = await self.deliver(context)
-        self.log.info("%s", result)
+        self.log.info(
+            "%d requests: %s. %d left pending.",
+            result.requests,
+            ", ".join(f"{count} {outcome}" for outcome, count in sorted(result.counts.items())) or "nothing to send",
+            result.pending,
+        )
         if result.stopped:
-            raise Interrupted("Told to stop: what is left stays pending, for the next try.")
-        if result.come_back_at and result.come_back_at < context["dag_run"].start_date + LONGEST_RUN:
-            self.log.info("Waiting until %s for what is not due yet.", result.come_back_at.isoformat())
+            raise Interrupted("Told to stop: nothing new was sent, answers were awaited, the rest stays pending.")
+        began_at = context["dag_run"].start_date or datetime.now(UTC)
+        if result.come_back_at and result.come_back_at < began_at + LONGEST_RUN:
+            self.log.info("What is left waits until %s: giving the slot back.", result.come_back_at.isoformat())
             raise AirflowRescheduleException(result.come_back_at)
-        return result.counts
+        return result.counts | {"requests": result.requests, "left pending": result.pending}
 
-    async def deliver(self, context: Context) -> "delivery.Delivered":
-        ...
+    async def deliver(self, context: Context) -> delivery.Delivered:
+        shop, task = settings.load()[self.shop], context["ti"]
+        index = task.map_index
+        conninfo = db.conninfo(await async_connection(db.CONNECTION_ID))
+        migrate.check(conninfo)
+        with db.connect(conninfo, autocommit=True) as conn:
+            run = run_of(context, conn, shop)
+        connect = partial(db.aconnect, conninfo, autocommit=True)
+        async with AttentiveHook(shop.attentive).transport() as transport, stop_on_sigterm() as stop:
+            return await delivery.deliver(
+                connect,
+                shop,
+                delivery.Batch(**self.batch),
+                delivery.Origin(
+                    run.run_key, task.task_id, -1 if task.map_index is None else task.map_index, task.try_number
+                ),
+                transport,
+                Pace(connect, transport.account, shop.name, shop.requests_per_second),
+                still_due=rules.still_due_sql,
+                stop=stop,
+                patience=PATIENCE,
+            )
 
 
 class AuditOperator(StepOperator):

@@ -43,23 +43,28 @@ def pipeline(dag_id: str, *, cron: str, shop: Shop, events: Sequence[EventType],
         start_date=datetime(2026, 1, 1, tzinfo=UTC),
         catchup=False,
         max_active_runs=1,
-        default_args={"shop": shop.name, "retries": 3, "retry_delay": timedelta(seconds=30)},
+        default_args={"retries": 3, "retry_delay": timedelta(seconds=30)},
         tags=["loop", "attentive", shop.name, shop.mode],
         doc_md=doc,
     ) as dag:
-        extract = LookOperator(task_id="extract", doc_md=EXTRACT)
+        extract = LookOperator(task_id="extract", shop=shop.name, doc_md=EXTRACT)
         with TaskGroup("qualify", doc_md=QUALIFY) as rules:
             for event in events:
-                QualifyOperator(task_id=event.slug, event_type=event.name, doc_md=rule_doc(event))
+                QualifyOperator(task_id=event.slug, shop=shop.name, event_type=event.name, doc_md=rule_doc(event))
         # One rule that fails keeps no other event from being sent; the run fails by its audit.
-        plan = PlanOperator(task_id="plan", trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS, doc_md=PLAN)
+        plan = PlanOperator(
+            task_id="plan", shop=shop.name, trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS, doc_md=PLAN
+        )
         send = SendOperator.partial(
             task_id="send",
+            shop=shop.name,
             map_index_template="batch {{ task.batch['index'] + 1 }} of {{ task.batch['of'] }}",
             retry_policy=WaitAsTold(),
             doc_md=SEND,
         ).expand(batch=plan.output)
-        audit = AuditOperator(task_id="audit", event_types=[event.name for event in events], doc_md=AUDIT)
+        audit = AuditOperator(
+            task_id="audit", shop=shop.name, event_types=[event.name for event in events], doc_md=AUDIT
+        )
         # As a teardown it runs even after a failure, and does not hide one.
         extract >> rules >> plan >> send >> audit.as_teardown(on_failure_fail_dagrun=True)
     return dag

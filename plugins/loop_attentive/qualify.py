@@ -168,11 +168,11 @@ def judge(facts: pd.DataFrame, shop: Shop, event: EventType, now: datetime) -> p
     )
     conditions = [np.asarray(condition, dtype=bool) for condition, _, _ in verdicts]
     status = np.select(conditions, [status for _, status, _ in verdicts], default="pending")
-    reason = np.select(conditions, [np.asarray(reason, dtype=object) for _, _, reason in verdicts], default=None)
+    reason = np.select(conditions, [np.asarray(reason, dtype=object) for _, _, reason in verdicts], default=None)  # type: ignore[call-overload]
     return facts.assign(
         occurred_at=shaped["occurred_at"],
         status=status,
-        reason=reason,
+        reason=pd.Series(reason, index=facts.index, dtype=object),  # a text column would make NaN of None
         body=shaped["body"].where(status == "pending", None),
         outcome_omitted=shaped["outcome_omitted"],
     )
@@ -218,9 +218,7 @@ def _store(cur: psycopg.Cursor[Any], judged: pd.DataFrame, shop: Shop, event: Ev
             )  # fmt: skip
 
 
-def _hold(
-    cur: psycopg.Cursor[Any], shop: Shop, event: EventType, run: Run, states: dict[str, int]
-) -> dict[str, int]:
+def _hold(cur: psycopg.Cursor[Any], shop: Shop, event: EventType, run: Run, states: dict[str, int]) -> dict[str, int]:
     """Above the shop's max_events_per_run all of the type in this run wait for a person; the states after that."""
     if shop.max_events_per_run is None or not states.get("pending"):
         return states
@@ -287,7 +285,10 @@ def judge_again(conn: psycopg.Connection[Any], shop: Shop, *, now: datetime | No
 def _judge_known(conn: psycopg.Connection[Any], cur: psycopg.Cursor[Any], shop: Shop, now: datetime) -> int:
     """Writes a new judgement for the candidates that the ledger holds; how many became pending."""
     pending = 0
-    cur.execute("CREATE TEMP TABLE judged (event_id uuid, occurred_at timestamptz, status text, reason text, body jsonb) ON COMMIT DROP")
+    cur.execute(
+        "CREATE TEMP TABLE judged (event_id uuid, occurred_at timestamptz, status text, reason text, body jsonb) "
+        "ON COMMIT DROP"
+    )
     for frame in _frames(conn, shop, known=True):
         for event_type, facts in frame.groupby("event_type"):
             judged = judge(facts, shop, BY_NAME[str(event_type)], now)

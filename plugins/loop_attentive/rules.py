@@ -23,7 +23,7 @@ def rule(event: EventType) -> str:
 
 def still_due_sql(event: EventType) -> str:
     """SQL that yields return_id for those of %(return_ids)s for which the rule holds at %(as_of)s."""
-    return f"SELECT DISTINCT return_id FROM (\n{rule(event)}\n) AS due WHERE return_id = ANY(%(return_ids)s)"
+    return f"SELECT DISTINCT return_id FROM (\n{rule(event)}\n) AS due WHERE return_id = ANY(%(return_ids)s)"  # noqa: S608 - our own files
 
 
 def freshness(conn: psycopg.Connection[Any], shop: Shop, now: datetime) -> tuple[bool, str | None]:

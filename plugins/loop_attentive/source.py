@@ -144,7 +144,22 @@ class Table:
 
 
 def _return(row: Row, zone: tzinfo) -> Row | None:
-    (return_id, state, outcome, order, email, phone, page, labels, instant, charge, created, updated, synced, deleted) = row
+    (
+        return_id,
+        state,
+        outcome,
+        order,
+        email,
+        phone,
+        page,
+        labels,
+        instant,
+        charge,
+        created,
+        updated,
+        synced,
+        deleted,
+    ) = row
     key = identifier(return_id)
     if key is None:
         return None
@@ -283,20 +298,21 @@ class Source:
     def missing(self) -> dict[str, list[str]]:
         """Canonical tables that cannot be read as they must: name -> absent columns (empty: no such table)."""
         inspector = sa.inspect(self.engine)
-        absent = {}
+        absent: dict[str, list[str]] = {}
         for table in TABLES:
             try:
-                columns = {c["name"].casefold() for c in inspector.get_columns(table.name, schema=self.shop.source_schema)}
+                found = inspector.get_columns(table.name, schema=self.shop.source_schema)
             except NoSuchTableError:
                 absent[table.name] = []
                 continue
-            if lacking := [column for column in table.columns if column not in columns]:
+            names = {column["name"].casefold() for column in found}
+            if lacking := [column for column in table.columns if column not in names]:
                 absent[table.name] = lacking
         return absent
 
     def read(self, table: Table, since: Cursor) -> Iterator[list[Row]]:
         """Chunks of raw rows at or after the cursor, and those that have no value in its column."""
-        query, parameters = f"SELECT * FROM ({self.select(table)}) AS source_rows", {}
+        query, parameters = f"SELECT * FROM ({self.select(table)}) AS source_rows", {}  # noqa: S608 - our own files
         if since.column and since.position and since.kind:
             position = since.position - REREAD
             if since.kind == "naive":

@@ -23,7 +23,7 @@ SET
     resend_at = CASE
         WHEN
             lost.event_type <> ALL (%(money)s::text[])
-            AND lost.sent_at + %(resend_after)s::interval < lost.sent_occurred_at + %(journey)s::interval
+            AND lost.sent_at + %(leaves_within)s::interval + %(resend_after)s::interval < lost.sent_occurred_at + %(journey)s::interval
             AND NOT EXISTS (
                 SELECT FROM attempt AS a
                 WHERE
@@ -32,7 +32,7 @@ SET
                     AND a.outcome IN ('unknown', 'lost')
                     AND a.started_at > coalesce(lost.released_at, '-infinity')
             )
-            THEN lost.sent_at + %(resend_after)s::interval
+            THEN lost.sent_at + %(leaves_within)s::interval + %(resend_after)s::interval
     END
 FROM lost
 WHERE e.event_id = lost.event_id

@@ -91,7 +91,7 @@ stored AS (
 SELECT
     s.now,
     s.permits,
-    s.paused_until,
+    greatest(s.paused_until, s.now) AS paused_until,
     kept.next_free_at,
     (SELECT coalesce(array_agg(token ORDER BY usable_at, rank), '{}') FROM taken) AS tokens,
     (SELECT coalesce(array_agg(usable_at ORDER BY usable_at, rank), '{}') FROM taken) AS usable_at

@@ -1,6 +1,6 @@
 -- Takes back marks whose requests never left: the event is as it was before, and its attempt never was.
 WITH mark AS MATERIALIZED (
-    SELECT e.event_id, e.attempts, e.lease = %(lease)s AS is_ours
+    SELECT e.event_id, e.attempts, e.released_at, e.lease = %(lease)s AS is_ours
     FROM event AS e
     JOIN
         unnest(%(event_ids)s::uuid[], %(attempts)s::integer[]) AS u (event_id, attempt)
@@ -28,13 +28,12 @@ SET
     lease_until = CASE WHEN mark.is_ours AND %(keep)s THEN e.lease_until END
 FROM never_made AS n
 JOIN mark USING (event_id)
-JOIN event AS held USING (event_id)
 LEFT JOIN LATERAL (
     SELECT
         max(p.started_at) AS started_at,
         (array_agg(p.occurred_at ORDER BY p.attempt DESC))[1] AS occurred_at,
         coalesce(
-            bool_or(p.outcome IN ('unknown', 'lost') AND p.started_at > coalesce(held.released_at, '-infinity')), false
+            bool_or(p.outcome IN ('unknown', 'lost') AND p.started_at > coalesce(mark.released_at, '-infinity')), false
         ) AS in_doubt
     FROM attempt AS p
     WHERE p.event_id = n.event_id AND p.attempt < n.attempt

@@ -241,9 +241,9 @@ CREATE TABLE loop_attentive.event (
 -- The hot paths see only what is not final, however long the history.
 CREATE INDEX event_live ON loop_attentive.event (shop, return_id, order_at, order_no)
 WHERE status IN ('pending', 'sending', 'unknown');
-CREATE INDEX event_pending ON loop_attentive.event (shop, bucket, order_at, order_no)
+CREATE INDEX event_pending ON loop_attentive.event (shop, order_at, order_no, event_id)
 WHERE status = 'pending';
-CREATE INDEX event_sending ON loop_attentive.event (lease_until) WHERE status = 'sending';
+CREATE INDEX event_sending ON loop_attentive.event (event_id) WHERE status = 'sending';
 CREATE INDEX event_resend ON loop_attentive.event (shop, resend_at)
 WHERE status = 'unknown' AND resend_at IS NOT NULL;
 CREATE INDEX event_no_recipient ON loop_attentive.event (shop, return_id)
@@ -272,11 +272,24 @@ CREATE TABLE loop_attentive.attempt (
 );
 CREATE INDEX attempt_run ON loop_attentive.attempt (run_key);
 
--- When the next request may leave, for every worker of one Attentive account.
+-- When the next request may leave, for every worker of one Attentive account. Settings keep the row, which changes
+-- many times a second, in its page: as large as it is, it would be cut up otherwise.
 CREATE TABLE loop_attentive.pace (
     account      text PRIMARY KEY, -- keyed hash of host and API key
-    free_at      timestamptz[] NOT NULL, -- one permit an element
+    setting      integer NOT NULL CHECK (setting > 0), -- requests a second: the smallest of the account's shops
+    learned      integer CHECK (learned > 0), -- what x-ratelimit-limit last said
+    free_at      timestamptz[] NOT NULL, -- one permit an element; taken: reserved until then
+    token        integer[] NOT NULL, -- of the take that has the permit; NULL: nobody
+    last_token   integer NOT NULL DEFAULT 0,
     paused_until timestamptz NOT NULL DEFAULT '-infinity'
+) WITH (fillfactor = 20, toast_tuple_target = 8160);
+
+CREATE TABLE loop_attentive.pace_setting (
+    account             text NOT NULL,
+    shop                text NOT NULL,
+    requests_per_second integer NOT NULL CHECK (requests_per_second > 0),
+    renewed_at          timestamptz NOT NULL, -- a shop that has not sent for a day does not count
+    PRIMARY KEY (account, shop)
 );
 
 -- ── For rules and people ────────────────────────────────────────────────────

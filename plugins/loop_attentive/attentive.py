@@ -1,0 +1,505 @@
+"""Attentive's side of the wire: one request, one answer.
+
+Sources: api.attentivemobile.com's published OpenAPI (POST /v1/events/custom, GET /v1/me). It documents no
+body for a success, three shapes of error body, and no Retry-After; so any 2xx is a success, a body is
+never required, and Retry-After is honoured where it appears.
+
+Nothing of a request is ever logged, and no error text holds a contact, a value of the payload or the key.
+"""
+
+import asyncio
+import hashlib
+import hmac
+import ipaddress
+import json
+import re
+import ssl
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from types import SimpleNamespace
+from typing import Any, Literal, Protocol
+from urllib.parse import urlsplit, urlunsplit
+
+import aiohttp
+from airflow.providers.common.compat.connection import get_async_connection
+from airflow.providers.common.compat.sdk import AirflowNotFoundException
+from airflow.providers.http.hooks.http import HttpAsyncHook
+
+from loop_attentive.errors import NeedsMending
+
+Outcome = Literal[
+    "accepted",  # any 2xx
+    "throttled",  # 429, 503
+    "failed",  # 408 and the other 5xx: it may have been taken
+    "refused",  # 403, 404, 3xx: not for this type, or not here
+    "unauthorized",  # 401
+    "rejected",  # the other 4xx
+    "not sent",  # it surely never left
+    "unknown",  # it left, or may have, and no answer came
+]
+
+CONNECT_TIMEOUT = 10.0
+READ_TIMEOUT = 30.0
+REQUEST_TIMEOUT = 45.0
+"""Seconds; the last bounds the whole request, from asking for a connection to the answer's head."""
+
+BODY_TIMEOUT = 5.0
+BODY_LIMIT = 64 * 1024
+"""How long and how much of an answer's body is read: for its words on an error, and to keep the connection."""
+
+KEEP_ALIVE = 15.0
+"""Seconds; shorter than what servers allow, so that no request is written to a connection that is being closed."""
+
+LONGEST_RETRY_AFTER = 3600.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of one request.
+
+    http_status: None when there was no answer. error: short, and safe to store and show.
+    retry_after: seconds from now, at most an hour. limit: requests a second, from x-ratelimit-limit.
+    """
+
+    outcome: Outcome
+    http_status: int | None = None
+    error: str | None = None
+    retry_after: float | None = None
+    limit: int | None = None
+
+
+class Departure(Protocol):
+    """The moment at which a request may leave, and did."""
+
+    async def cleared(self) -> None:
+        """Awaited when the connection stands; returns when the request may be written, or raises to call it back."""
+
+    def left(self) -> None:
+        """Called just before the bytes are written."""
+
+
+class Transport(Protocol):
+    """Sends one event; replaceable, should Attentive ever publish another way in."""
+
+    async def send(self, event: dict[str, Any], departure: Departure) -> Answer:
+        """One request, whatever happens to it; raises only what departure.cleared raised."""
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where a connection leads, and the key to it."""
+
+    base_url: str  # scheme, host, port and path; without the version
+    key: str = field(repr=False)
+    headers: dict[str, str] = field(default_factory=dict, repr=False)
+    ssl_context: ssl.SSLContext | bool = True
+    trust_env: bool = False
+    proxy: str | None = field(default=None, repr=False)
+
+    @property
+    def events_url(self) -> str:
+        return f"{self.base_url}/v1/events/custom"
+
+    @property
+    def me_url(self) -> str:
+        return f"{self.base_url}/v1/me"
+
+    @property
+    def account(self) -> str:
+        return account(self.base_url, self.key)
+
+
+def account(host: str, api_key: str) -> str:
+    """The name of an Attentive account in the ledger: a hash of its host, keyed by the API key.
+
+    host: a URL; scheme, host name and port count, spelling and path do not.
+    """
+    parts = urlsplit(host)
+    port = parts.port or {"http": 80, "https": 443}.get(parts.scheme.lower())
+    origin = f"{parts.scheme.lower()}://{(parts.hostname or '').rstrip('.')}:{port}"
+    return hmac.new(api_key.encode(), origin.encode(), hashlib.sha256).hexdigest()
+
+
+# ── The connection ──────────────────────────────────────────────────────────
+
+OUR_EXTRAS = frozenset({"plain_http", "trust_env", "proxy", "proxies", "verify", "verify_ssl"})
+PROVIDER_EXTRAS = frozenset(
+    {"timeout", "allow_redirects", "max_redirects", "check_response", "stream", "cert", "headers"}
+)
+
+
+def endpoint(connection: Any) -> Endpoint:
+    """Reads an Airflow connection of type http. Raises NeedsMending for one that cannot be used.
+
+    Its extra may hold headers, as the HTTP provider has it, and: ``proxy`` (a URL), ``trust_env`` (true: take the
+    proxy from the environment), ``verify`` (path of a CA bundle), ``plain_http`` (true: plain http to other hosts
+    than this one, for a stand-in on a private network).
+    """
+    name = connection.conn_id
+    extra = connection.extra_dejson
+    if not connection.password:
+        raise NeedsMending(f"Connection {name} has no password: put Attentive's API key there.")
+    try:
+        connection.password.encode("ascii")
+    except UnicodeEncodeError:
+        raise NeedsMending(f"The password of connection {name} is no API key: it holds other than ASCII.") from None
+    return Endpoint(
+        base_url=base_url(connection),
+        key=connection.password.strip(),
+        headers=own_headers(extra),
+        ssl_context=ssl_context(name, extra.get("verify", extra.get("verify_ssl", True))),
+        trust_env=extra.get("trust_env") is True,
+        proxy=extra.get("proxy"),
+    )
+
+
+def base_url(connection: Any) -> str:
+    """Scheme, host, port and path of a connection, however it spells them, without a trailing /v1."""
+    name = connection.conn_id
+    host = (connection.host or "").strip()
+    if "://" not in host:
+        host = f"{connection.schema or default_scheme(host)}://{host}"
+    try:
+        parts = urlsplit(host)
+        hostname, port = parts.hostname, parts.port or connection.port
+    except ValueError:
+        raise NeedsMending(f"The host of connection {name} is no URL: give Attentive's base URL.") from None
+    if parts.scheme not in ("http", "https") or not hostname or parts.query or parts.username:
+        raise NeedsMending(
+            f"The host of connection {name} is no base URL: give Attentive's, such as https://api.attentivemobile.com."
+        )
+    if parts.scheme == "http" and not is_loopback(hostname) and connection.extra_dejson.get("plain_http") is not True:
+        raise NeedsMending(f"Connection {name} would send the API key over plain http: give an https URL.")
+    netloc = f"[{hostname}]" if ":" in hostname else hostname
+    path = parts.path.rstrip("/").removesuffix("/v1")
+    return urlunsplit((parts.scheme, f"{netloc}:{port}" if port else netloc, path, "", ""))
+
+
+def default_scheme(host: str) -> str:
+    """A bare host is spoken to in https, but for this machine, where the provider's http is meant."""
+    return "http" if is_loopback(host.partition("/")[0].partition(":")[0]) else "https"
+
+
+def is_loopback(hostname: str) -> bool:
+    try:
+        return ipaddress.ip_address(hostname).is_loopback
+    except ValueError:
+        return hostname.lower() == "localhost"
+
+
+def own_headers(extra: dict[str, Any]) -> dict[str, str]:
+    """Headers of the connection's extra, but none that this module sets."""
+    named = {**extra, **extra["headers"]} if isinstance(extra.get("headers"), dict) else extra
+    ours = {"authorization", "content-type", "accept-encoding", "content-length", "host"}
+    return {
+        key: value
+        for key, value in named.items()
+        if isinstance(value, str) and key not in OUR_EXTRAS | PROVIDER_EXTRAS and key.lower() not in ours
+    }
+
+
+def ssl_context(name: str, verify: Any) -> ssl.SSLContext | bool:
+    if verify is True or verify is None:
+        return True
+    if not isinstance(verify, str):
+        raise NeedsMending(f"Connection {name} switches the check of certificates off: remove verify from its extra.")
+    try:
+        return ssl.create_default_context(cafile=verify)
+    except OSError:
+        raise NeedsMending(f"Connection {name}: its extra's verify names no readable CA bundle.") from None
+
+
+class AttentiveHook(HttpAsyncHook):
+    """Talks to Attentive through a connection of type http: host = base URL, password = API key.
+
+    Of the provider's hook it keeps the connection's ways; not its retries, nor its logging of bodies.
+    """
+
+    conn_name_attr = "attentive_conn_id"
+    default_conn_name = "attentive"
+    conn_type = "http"
+    hook_name = "Attentive"
+
+    def __init__(self, attentive_conn_id: str = default_conn_name) -> None:
+        super().__init__(method="POST", http_conn_id=attentive_conn_id)
+
+    async def endpoint(self) -> Endpoint:
+        """Raises NeedsMending when the connection is missing or cannot be used."""
+        try:
+            connection = await get_async_connection(conn_id=self.http_conn_id, hook=self)
+        except AirflowNotFoundException:
+            raise NeedsMending(
+                f"Connection {self.http_conn_id} does not exist: make one of type http, "
+                "its host Attentive's base URL, its password the API key."
+            ) from None
+        return endpoint(connection)
+
+    @asynccontextmanager
+    async def transport(self) -> AsyncIterator["AttentiveTransport"]:
+        async with AttentiveTransport(await self.endpoint()) as transport:
+            yield transport
+
+    async def check(self) -> tuple[bool, str]:
+        """Whether Attentive knows the key, and what to tell. It does not prove the right to send events."""
+        try:
+            async with self.transport() as transport:
+                answer = await transport.me()
+        except NeedsMending as error:
+            return False, str(error)
+        if answer.outcome == "accepted":
+            return True, "Attentive knows the API key."
+        return False, f"Attentive did not confirm the API key of connection {self.http_conn_id}: {answer.error}."
+
+    def test_connection(self) -> tuple[bool, str]:
+        return asyncio.run(self.check())
+
+
+# ── The transport ───────────────────────────────────────────────────────────
+
+
+class Unhurried:
+    """A departure that may leave at once."""
+
+    async def cleared(self) -> None:
+        return
+
+    def left(self) -> None:
+        return
+
+
+@dataclass
+class Passage:
+    """One request on its way: whether it may have left."""
+
+    departure: Departure
+    gone: bool = False
+
+    def leave(self) -> None:
+        self.gone = True
+        self.departure.left()
+
+
+class AttentiveTransport:
+    """A pool of connections to Attentive; use as an async context manager.
+
+    It opens as many connections as there are requests at once: bounding those is the caller's part.
+    """
+
+    def __init__(self, to: Endpoint, *, read_timeout: float = READ_TIMEOUT) -> None:
+        self._to = to
+        self._timeout = aiohttp.ClientTimeout(
+            total=max(REQUEST_TIMEOUT, read_timeout + CONNECT_TIMEOUT), connect=CONNECT_TIMEOUT, sock_read=read_timeout
+        )
+
+    @property
+    def account(self) -> str:
+        return self._to.account
+
+    async def __aenter__(self) -> "AttentiveTransport":
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, ssl=self._to.ssl_context, keepalive_timeout=KEEP_ALIVE),
+            headers={
+                **self._to.headers,
+                "Authorization": f"Bearer {self._to.key}",
+                "Accept": "application/json",
+                "Accept-Encoding": "identity",
+            },
+            timeout=self._timeout,
+            trust_env=self._to.trust_env,
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trace_configs=[tracing()],
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._session.close()
+
+    async def send(self, event: dict[str, Any], departure: Departure) -> Answer:
+        """See Transport.send."""
+        body = json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode()
+        return await self._ask("POST", self._to.events_url, Passage(departure), body, Words(event, self._to.key))
+
+    async def me(self) -> Answer:
+        """GET /v1/me: whether the key is known."""
+        return await self._ask("GET", self._to.me_url, Passage(Unhurried()), None, Words({}, self._to.key))
+
+    async def _ask(self, method: str, url: str, passage: Passage, body: bytes | None, private: "Words") -> Answer:
+        try:
+            async with self._session.request(
+                method,
+                url,
+                data=body,
+                headers={"Content-Type": "application/json"} if body else None,
+                allow_redirects=False,
+                proxy=self._to.proxy,
+                trace_request_ctx=passage,
+            ) as response:
+                return answer(response.status, response.headers, await read(response), private)
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            return Answer("unknown" if passage.gone else "not sent", error=describe(error))
+
+
+def tracing() -> aiohttp.TraceConfig:
+    """Hooks on the two moments that count: the connection stands, and the bytes are about to be written.
+
+    aiohttp calls the first before it serialises the head, the second just before transport.write.
+    """
+
+    async def stands(_: object, context: SimpleNamespace, __: object) -> None:
+        await context.trace_request_ctx.departure.cleared()
+
+    async def writes(_: object, context: SimpleNamespace, __: object) -> None:
+        context.trace_request_ctx.leave()
+
+    config = aiohttp.TraceConfig()
+    config.on_request_headers_sent.append(stands)
+    config.on_request_chunk_sent.append(writes)
+    return config
+
+
+async def read(response: aiohttp.ClientResponse) -> bytes:
+    """The first of an answer's body. Its head has told already, so a body that breaks off or drips changes nothing."""
+    received = bytearray()
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT):
+            while len(received) < BODY_LIMIT and (chunk := await response.content.read(BODY_LIMIT - len(received))):
+                received += chunk
+    except (aiohttp.ClientError, OSError):
+        response.close()
+    return bytes(received)
+
+
+def answer(status: int, headers: Any, body: bytes, private: "Words") -> Answer:
+    outcome = outcome_of(status)
+    return Answer(
+        outcome,
+        status,
+        None if outcome == "accepted" else f"HTTP {status} {private.remove_from(error_text(body))}".strip(),
+        retry_after(headers.get("Retry-After"), datetime.now(UTC)),
+        positive(headers.get("x-ratelimit-limit")),
+    )
+
+
+def outcome_of(status: int) -> Outcome:
+    match status:
+        case _ if 200 <= status < 300:
+            return "accepted"
+        case 429 | 503:
+            return "throttled"
+        case 401:
+            return "unauthorized"
+        case 403 | 404:
+            return "refused"
+        case _ if status == 408 or status >= 500:
+            return "failed"
+        case _ if 300 <= status < 400:
+            return "refused"
+        case _ if status >= 400:
+            return "rejected"
+        case _:
+            return "unknown"
+
+
+def retry_after(value: str | None, now: datetime) -> float | None:
+    """Seconds to wait, from a Retry-After of seconds or of an HTTP date; None when it is absent or no such thing."""
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            moment = parsedate_to_datetime(value)
+        except ValueError:
+            return None
+        seconds = ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - now).total_seconds()
+    return min(max(seconds, 0.0), LONGEST_RETRY_AFTER) if seconds == seconds else None
+
+
+def positive(value: str | None) -> int | None:
+    return int(value) if value and re.fullmatch(r"[1-9][0-9]{0,6}", value.strip()) else None
+
+
+# ── Words that may be shown ─────────────────────────────────────────────────
+
+
+def describe(error: Exception) -> str:
+    """What went wrong on the way, in fixed words: the exceptions' own may hold headers and addresses."""
+    match error:
+        case aiohttp.ClientConnectorDNSError():
+            return "name not resolved"
+        case aiohttp.ClientConnectorCertificateError():
+            return "TLS: certificate not accepted"
+        case aiohttp.ClientSSLError():
+            return "TLS failed"
+        case aiohttp.ConnectionTimeoutError():
+            return "connecting timed out"
+        case aiohttp.ClientConnectorError():
+            return "connection refused" if isinstance(error.os_error, ConnectionRefusedError) else "connection failed"
+        case TimeoutError():
+            return "no answer in time"
+        case aiohttp.ServerDisconnectedError() | OSError():
+            return "connection lost before the answer"
+        case aiohttp.ClientResponseError():
+            return "the answer was not HTTP"
+        case _:
+            return "request failed"
+
+
+def error_text(body: bytes) -> str:
+    """The words of an error body, in any of the three shapes that are known, or as it is."""
+    text = body.decode("utf-8", "replace")
+    try:
+        told = json.loads(text)
+    except (ValueError, RecursionError):
+        return re.sub(r"<[^>]*>", " ", text)
+    error = told.get("error", told.get("message")) if isinstance(told, dict) else None
+    if isinstance(error, dict):
+        error = error.get("message")
+    return error if isinstance(error, str) else ""
+
+
+class Words:
+    """The private words of a request: servers echo what they dislike."""
+
+    LONGEST_TEXT = 160
+    LONGEST_WORD = 40
+
+    def __init__(self, event: dict[str, Any], key: str) -> None:
+        self._event = event
+        self._key = key
+
+    def remove_from(self, text: str) -> str:
+        """Text, cut short, in which whatever could be somebody's is a dot: private words, digits, addresses."""
+        private = {word for value in [self._key, *scalars(self._event)] for word in words(value)}
+        shown = ("…" if self._private(token, private) else token for token in text[:4096].split())
+        return re.sub(r"…( …)+", "…", " ".join(shown))[: self.LONGEST_TEXT]
+
+    def _private(self, token: str, private: set[str]) -> bool:
+        return (
+            len(token) > self.LONGEST_WORD
+            or not token.isprintable()
+            or re.search(r"[\d@\\%&]|://", token) is not None
+            or self._key.casefold() in token.casefold()
+            or not private.isdisjoint(words(token))
+        )
+
+
+def words(text: str) -> Iterator[str]:
+    return (match.group() for match in re.finditer(r"[^\W\d_]+", text.casefold()))
+
+
+def scalars(event: dict[str, Any]) -> Iterator[str]:
+    """The values of user and properties, as text."""
+    for part in ("user", "properties"):
+        for value in event.get(part, {}).values():
+            if isinstance(value, str):
+                yield value
+
+
+def wire_time(moment: datetime) -> str:
+    """RFC 3339 in UTC with milliseconds: YYYY-MM-DDTHH:MM:SS.mmmZ."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

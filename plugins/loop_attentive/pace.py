@@ -1,0 +1,224 @@
+"""When the next request may leave, for all workers of one Attentive account together.
+
+An account has as many permits as it may send requests in a second. A permit is free again PERIOD after the
+write that it was used for; so no sliding second, as the server counts, ever holds more requests than there are
+permits, and a late write makes the next one late instead of making a burst.
+
+The permits are one row of the ledger's database. A worker takes a handful in one statement, each with the moment
+from which it may be used, and gives the moments of the real writes back with the next handful. In the row a taken
+permit is reserved until its holder may no longer use it, and PERIOD more: it comes back by itself when its
+holder dies. Its token tells who has it: what is given back after somebody else took it is ignored.
+
+Moments in the row are the database's. A worker maps them to its own monotonic clock by the answer that came back
+fastest; nobody's wall clock is read.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from psycopg.rows import dict_row
+
+from loop_attentive.db import sql
+from loop_attentive.reconnect import Connect, Connection, Reconnecting
+
+MARGIN = timedelta(milliseconds=10)
+"""What network and server may add to one request more than to another before a second holds too many.
+
+Its price is throughput: the rate is the limit divided by 1 + margin, 148.5 a second of 150.
+"""
+
+PERIOD = timedelta(seconds=1) + MARGIN
+
+HORIZON = timedelta(milliseconds=150)
+"""How far ahead permits are taken: the time to commit the marks and to open a connection."""
+
+HOLD = timedelta(seconds=1)
+"""How long after its first moment a permit may be used; then it has lapsed."""
+
+PAUSE = 1.0
+"""Seconds without a request, for all workers, after an answer that asked for it without saying how long."""
+
+SURE_OF_MORE = 20
+"""Answers in a row that must tell of a higher limit before it is believed; a lower one is believed at once."""
+
+CLOCKS_DRIFT = 0.0002
+"""Seconds that two clocks may drift apart in one: an old quick answer loses to a new slower one."""
+
+
+@dataclass(eq=False)
+class Permit:
+    """The right to write one request between two moments of the worker's monotonic clock."""
+
+    token: int
+    usable_at: float
+    lapses_at: float
+    used_at: float | None = None
+
+
+class ClockMap:
+    """The database's clock in terms of the worker's monotonic one."""
+
+    def __init__(self) -> None:
+        self._uncertainty = float("inf")
+        self._measured_at = 0.0
+        self._monotonic_at = 0.0
+        self._database_at: datetime | None = None
+
+    def learn(self, asked_at: float, told: datetime, answered_at: float) -> None:
+        """An answer that was given somewhere between two moments; the closer they are, the better it counts."""
+        uncertainty = answered_at - asked_at
+        if uncertainty <= self._uncertainty + (answered_at - self._measured_at) * CLOCKS_DRIFT:
+            self._uncertainty, self._measured_at = uncertainty, answered_at
+            self._monotonic_at, self._database_at = (asked_at + answered_at) / 2, told
+
+    def monotonic(self, moment: datetime) -> float:
+        assert self._database_at is not None, "no answer yet"
+        return self._monotonic_at + (moment - self._database_at).total_seconds()
+
+    def database(self, monotonic: float) -> datetime:
+        assert self._database_at is not None, "no answer yet"
+        return self._database_at + timedelta(seconds=monotonic - self._monotonic_at)
+
+
+@dataclass
+class News:
+    """What a worker has to tell the others with its next take."""
+
+    back: list[Permit] = field(default_factory=list)
+    pause: float | None = None
+    limit: int | None = None
+
+
+class Pace:
+    """One worker's share in the pace of an account.
+
+    account: see attentive.account. setting: the shop's requests_per_second; the smallest of the account's
+    shops counts. monotonic: the worker's clock, in seconds. now: the database's clock, if not its own (tests).
+    """
+
+    def __init__(
+        self,
+        connect: Connect,
+        account: str,
+        shop: str,
+        setting: int,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] | None = None,
+    ) -> None:
+        self._database = Reconnecting(connect)
+        self._account = account
+        self._shop = shop
+        self._setting = setting
+        self._monotonic = monotonic
+        self._now = now
+        self._clocks = ClockMap()
+        self._news = News()
+        self._open = False
+        self._told_limit: int | None = None
+        self._told_times = 0
+        self.limit = setting
+        self.next_free_at: float | None = None
+        self.paused_until = float("-inf")
+
+    async def take(self, wanted: int) -> list[Permit]:
+        """Up to so many permits that may be used within HORIZON; tells the news on the way.
+
+        Afterwards next_free_at says when there will be another, and limit and paused_until are up to date; moments
+        are the monotonic clock's. Raises DatabaseAway.
+        """
+        if not self._open:
+            await self._database.run(self._introduce)
+            self._open = True
+        news, self._news = self._news, News()
+        told, asked_at, answered_at = await self._database.run(lambda line: self._exchange(line, wanted, news))
+        self._clocks.learn(asked_at, told["now"], answered_at)
+        self.limit = told["permits"]
+        self.paused_until = max(self.paused_until, self._clocks.monotonic(told["paused_until"]))
+        self.next_free_at = told["next_free_at"] and self._clocks.monotonic(told["next_free_at"])
+        moments = map(self._clocks.monotonic, told["usable_at"])
+        hold = HOLD.total_seconds()
+        return [Permit(token, at, at + hold) for token, at in zip(told["tokens"], moments, strict=True)]
+
+    async def tell(self) -> None:
+        """Tells the news without taking anything."""
+        await self.take(0)
+
+    async def close(self) -> None:
+        """Gives everything back."""
+        if self._open:
+            await self.tell()
+        await self._database.close()
+
+    @property
+    def has_urgent_news(self) -> bool:
+        """Whether the other workers should know at once."""
+        return self._news.pause is not None or self._news.limit is not None
+
+    def holds(self, permit: Permit) -> bool:
+        """Whether the permit may be used now that its moment has come: it has not lapsed, and nobody paused since."""
+        now = self._monotonic()
+        paused_since = now < self.paused_until and permit.usable_at < self.paused_until - MARGIN.total_seconds()
+        return now < permit.lapses_at and not paused_since
+
+    def used(self, permit: Permit) -> None:
+        """The permit's request is being written in this moment."""
+        permit.used_at = self._monotonic()
+        self._news.back.append(permit)
+
+    def unused(self, permit: Permit) -> None:
+        """The permit will not be used: it is free again as it was."""
+        self._news.back.append(permit)
+
+    def pause(self, seconds: float | None) -> None:
+        """The account asked for a pause, of all workers. To be told soon: see tell."""
+        seconds = max(seconds or 0.0, PAUSE)
+        self._news.pause = max(self._news.pause or 0.0, seconds)
+        self.paused_until = max(self.paused_until, self._monotonic() + seconds)
+
+    def heard(self, limit: int | None) -> None:
+        """An answer named the account's limit."""
+        if limit is None:
+            return
+        self._told_times = self._told_times + 1 if limit == self._told_limit else 1
+        self._told_limit = limit
+        more = self.limit < min(limit, self._setting)
+        if limit < self.limit or (more and self._told_times >= SURE_OF_MORE):
+            self._news.limit = limit
+
+    async def _introduce(self, connection: Connection) -> None:
+        await connection.execute(
+            sql("ledger/pace_open"),
+            {"account": self._account, "shop": self._shop, "setting": self._setting, "now": self._now and self._now()},
+        )
+
+    async def _exchange(self, connection: Connection, wanted: int, news: News) -> tuple[dict[str, Any], float, float]:
+        asked_at = self._monotonic()
+        async with connection.cursor(row_factory=dict_row) as cursor:
+            await cursor.execute(
+                sql("ledger/pace_take"),
+                {
+                    "account": self._account,
+                    "wanted": wanted,
+                    "tokens": [permit.token for permit in news.back],
+                    "free_again": [self._free_again(permit) for permit in news.back],
+                    "pause": None if news.pause is None else timedelta(seconds=news.pause),
+                    "learned": news.limit,
+                    "period": PERIOD,
+                    "horizon": HORIZON,
+                    "hold": HOLD,
+                    "now": self._now and self._now(),
+                },
+            )
+            told = await cursor.fetchone()
+        answered_at = self._monotonic()
+        assert told is not None, "an account's row is made before it is used and never removed"
+        return told, asked_at, answered_at
+
+    def _free_again(self, permit: Permit) -> datetime:
+        if permit.used_at is None:
+            return self._clocks.database(permit.usable_at)
+        return self._clocks.database(permit.used_at) + PERIOD
