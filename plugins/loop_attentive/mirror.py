@@ -12,7 +12,6 @@ from typing import Any, LiteralString, cast
 
 import psycopg
 from psycopg import sql
-from psycopg.abc import Query
 from sqlalchemy.exc import DBAPIError
 
 from loop_attentive import db, source
@@ -58,17 +57,16 @@ def look(conn: psycopg.Connection[Any], origin: Source, *, whole: bool = False, 
         _check_clock(f"the source of connection {shop.warehouse}", origin.clock(), ledger_now)
         absent = _check_tables(cur, origin)
         script(cur, "mirror/stage", {})
-        horizon = as_of - timedelta(days=shop.mirror_days)
         extracted, cursors = 0, {}
         for table in source.TABLES:
             if table.name in absent:
                 continue
             cursors[table.name] = before = _cursor(cur, origin, table)
-            rows = _stage(cur, origin, table, before, horizon, whole=whole)
+            rows = _stage(cur, origin, table, before, as_of, whole=whole)
             extracted += rows
             log.info("Read %d rows of %s.", rows, table.name)
         changed = sum(_apply(cur, shop, table, as_of, cursors.get(table.name)) for table in source.TABLES)
-        script(cur, "mirror/purge", {"shop": shop.name, "horizon": horizon})
+        script(cur, "mirror/purge", {"shop": shop.name, "horizon": as_of - timedelta(days=shop.mirror_days)})
         _finish(cur, origin, as_of, {name: known.cursor for name, known in cursors.items()}, whole, extracted, changed)
     log.info("Looked as of %s: %d rows read, %d new or changed.", as_of.isoformat(), extracted, changed)
     return Look(as_of, extracted, changed)
@@ -82,7 +80,7 @@ def script(cur: psycopg.Cursor[Any], name: str, parameters: dict[str, Any]) -> i
     return cur.rowcount
 
 
-def scalar(cur: psycopg.Cursor[Any], query: Query, parameters: Any = None) -> Any:
+def scalar(cur: psycopg.Cursor[Any], query: LiteralString | sql.Composed, parameters: Any = None) -> Any:
     row = cur.execute(query, parameters).fetchone()
     return row[0] if row else None
 
@@ -151,15 +149,16 @@ def _cursor(cur: psycopg.Cursor[Any], origin: Source, table: Table) -> _Known:
 
 
 def _stage(
-    cur: psycopg.Cursor[Any], origin: Source, table: Table, known: _Known, horizon: datetime, *, whole: bool
+    cur: psycopg.Cursor[Any], origin: Source, table: Table, known: _Known, as_of: datetime, *, whole: bool
 ) -> int:
     """Copies what the source has since the cursor into the look's temporary table, and moves the cursor over it."""
     rows, nameless, zone = 0, 0, origin.shop.zone
+    horizon = as_of - timedelta(days=origin.shop.mirror_days)
     try:
         for raw in origin.read(table, Cursor() if whole else known.cursor):
             staged = [row for row in (table.normal(values, zone) for values in raw) if row is not None]
             rows, nameless = rows + len(raw), nameless + len(raw) - len(staged)
-            source.advance(known.cursor, table, raw, staged)
+            source.advance(known.cursor, table, raw, staged, until=as_of + CLOCK_TOLERANCE)
             if table is source.RETURNS:
                 staged = _without_old(cur, staged, horizon)
             with cur.copy(f"COPY staged_{table.name} ({', '.join(table.staged)}) FROM STDIN") as copy:

@@ -17,7 +17,7 @@ from airflow.sdk.exceptions import (
     AirflowSkipException,
 )
 
-from loop_attentive import audit, db, delivery, migrate, mirror, qualify, rules, runs, settings
+from loop_attentive import audit, db, delivery, mirror, revision, rules, runs, settings
 from loop_attentive.attentive import AttentiveHook
 from loop_attentive.catalogue import BY_NAME
 from loop_attentive.errors import NeedsMending
@@ -59,16 +59,11 @@ def missing_connection(conn_id: str) -> NeedsMending:
     )
 
 
-def ledger_conninfo() -> str:
-    return db.conninfo(connection(db.CONNECTION_ID))
-
-
 @contextmanager
 def ledger() -> Iterator[psycopg.Connection[Any]]:
     """A connection to the migrated ledger."""
-    conninfo = ledger_conninfo()
-    migrate.check(conninfo)
-    with db.connect(conninfo, autocommit=True) as conn:
+    with db.connect(db.conninfo(connection(db.CONNECTION_ID)), autocommit=True) as conn:
+        revision.check(conn)
         yield conn
 
 
@@ -149,6 +144,8 @@ class QualifyOperator(StepOperator):
         self.event_type = event_type
 
     def step(self, context: Context, conn: psycopg.Connection[Any], shop: Shop) -> dict[str, Any]:
+        from loop_attentive import qualify  # pandas: a second that no other task need wait for
+
         result = qualify.qualify(conn, shop, BY_NAME[self.event_type], run_of(context, conn, shop))
         if result.asleep:
             self.log.warning("No reminder is judged: %s.", result.asleep)
@@ -164,6 +161,8 @@ class PlanOperator(StepOperator):
     """Splits what is to be sent into batches by return, so that no batch waits for another."""
 
     def step(self, context: Context, conn: psycopg.Connection[Any], shop: Shop) -> list[dict[str, int]]:
+        from loop_attentive import qualify
+
         run_of(context, conn, shop)
         if again := qualify.judge_again(conn, shop):
             self.log.info("%d events of earlier runs may go out after all.", again)
@@ -229,10 +228,10 @@ class SendOperator(BaseAsyncOperator):
 
     async def deliver(self, context: Context) -> delivery.Delivered:
         shop, task = settings.load()[self.shop], context["ti"]
-        index = task.map_index
+        map_index = -1 if task.map_index is None else task.map_index
         conninfo = db.conninfo(await async_connection(db.CONNECTION_ID))
-        migrate.check(conninfo)
         with db.connect(conninfo, autocommit=True) as conn:
+            revision.check(conn)
             run = run_of(context, conn, shop)
         connect = partial(db.aconnect, conninfo, autocommit=True)
         async with AttentiveHook(shop.attentive).transport() as transport, stop_on_sigterm() as stop:
@@ -240,9 +239,7 @@ class SendOperator(BaseAsyncOperator):
                 connect,
                 shop,
                 delivery.Batch(**self.batch),
-                delivery.Origin(
-                    run.run_key, task.task_id, -1 if task.map_index is None else task.map_index, task.try_number
-                ),
+                delivery.Origin(run.run_key, task.task_id, map_index, task.try_number),
                 transport,
                 Pace(connect, transport.account, shop.name, shop.requests_per_second),
                 still_due=rules.still_due_sql,

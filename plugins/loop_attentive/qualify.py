@@ -8,7 +8,7 @@ pending.
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, LiteralString, cast
 
 import numpy as np
@@ -28,6 +28,9 @@ CHUNK = 50_000
 
 BASELINE, SWITCHED_OFF, TOO_LATE = "baseline", "switched off", "too late"
 NOT_ON_TEST_LIST, SHADOW, VOLUME = "not on the test list", "shadow", "more than max_events_per_run"
+
+FIRST_OF_ALL = datetime(1970, 1, 1, tzinfo=UTC)
+"""The place of Created among the events of its return."""
 
 EVENT_COLUMNS = (
     "event_id", "shop", "event_type", "key", "return_id", "occurred_at", "fact_at", "detected_at", "status", "reason",
@@ -201,7 +204,7 @@ def _store(cur: psycopg.Cursor[Any], judged: pd.DataFrame, shop: Shop, event: Ev
     ids = event_ids(shop.name, [event.name] * len(judged), judged["key"])
     occurred_at = judged["occurred_at"].dt.to_pydatetime()
     if BY_NAME[event.name].order_no == 0:
-        order_at: Any = ["-infinity"] * len(judged)
+        order_at: Any = [FIRST_OF_ALL] * len(judged)
     else:
         order_at = judged["occurred_at"].dt.floor("ms").dt.to_pydatetime()
     rows = zip(

@@ -8,9 +8,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from decimal import Decimal, InvalidOperation
+from math import isfinite
 from typing import Any, Literal
 
+import psycopg
 import sqlalchemy as sa
+from psycopg.adapt import Loader
 from sqlalchemy.exc import NoSuchTableError
 
 from loop_attentive.catalogue import INCLUDE
@@ -47,8 +50,11 @@ def folded(value: Any) -> str | None:
 
 def identifier(value: Any) -> str | None:
     """An id as text: numbers without a fraction lose the point that some drivers give them."""
-    if isinstance(value, float | Decimal) and value % 1 == 0:
-        return str(int(value))
+    if isinstance(value, float | Decimal):
+        if not isfinite(value):
+            return None
+        if value % 1 == 0:
+            return str(int(value))
     return text(value)
 
 
@@ -74,7 +80,7 @@ def moment(value: Any, zone: tzinfo) -> datetime | None:
     """A time as aware UTC: a timestamp, a naive one (in the shop's zone), or ISO 8601 text; None if unreadable."""
     if isinstance(value, str):
         try:
-            value = datetime.fromisoformat(value.strip().removesuffix(" UTC"))
+            value = datetime.fromisoformat(value.strip().replace(" UTC", "+00:00"))
         except ValueError:
             return None
     elif isinstance(value, date) and not isinstance(value, datetime):
@@ -83,10 +89,9 @@ def moment(value: Any, zone: tzinfo) -> datetime | None:
         return None
     if value.tzinfo is None:
         value = value.replace(tzinfo=zone)
-    try:
-        return value.astimezone(UTC)
-    except OverflowError:  # year 1 or 9999: some sources' "never"
+    if value.year in (1, 9999):  # some drivers' infinity, some sources' "never"
         return None
+    return value.astimezone(UTC)
 
 
 # ── What Loop's words mean ──────────────────────────────────────────────────
@@ -320,14 +325,46 @@ class Source:
             query += f" WHERE {since.column} >= :position OR {since.column} IS NULL"
             parameters["position"] = position
         with self.engine.connect().execution_options(stream_results=True, max_row_buffer=CHUNK) as connection:
+            _forgive_times(connection)
             for chunk in connection.execute(sa.text(query), parameters).partitions(CHUNK):
                 yield [tuple(row) for row in chunk]
 
 
-def advance(cursor: Cursor, table: Table, raw: list[Row], staged: list[Row]) -> None:
-    """Moves a cursor over a chunk: its raw rows, which show how times are spelt, and the normalised ones."""
+def _forgive_times(connection: sa.Connection) -> None:
+    """Has psycopg read a PostgreSQL time that Python has none for (infinity, BC, the year 10000) as absent.
+
+    It would raise, and one such value would stop every look.
+    """
+    raw = connection.connection.driver_connection
+    if isinstance(raw, psycopg.Connection):
+        for name in ("timestamptz", "timestamp", "date"):
+            oid = raw.adapters.types[name].oid
+            if strict := raw.adapters.get_loader(oid, psycopg.pq.Format.TEXT):
+                raw.adapters.register_loader(oid, _forgiving(strict))
+
+
+def _forgiving(strict: Any) -> type[Loader]:
+    class Forgiving(Loader):
+        def __init__(self, oid: int, context: Any = None) -> None:
+            super().__init__(oid, context)
+            self.strict = strict(oid, context)
+
+        def load(self, data: Any) -> Any:
+            try:
+                return self.strict.load(data)
+            except psycopg.DataError:
+                return None
+
+    return Forgiving
+
+
+def advance(cursor: Cursor, table: Table, raw: list[Row], staged: list[Row], *, until: datetime) -> None:
+    """Moves a cursor over a chunk: its raw rows, which show how times are spelt, and the normalised ones.
+
+    until: aware; a time after that is nobody's present, and one such row would hide all that come after it.
+    """
     cursor.has_rows = cursor.has_rows or bool(raw)
-    newest = {column: newest_of(table, column, staged) for column in ("synced_at", "updated_at")}
+    newest = {column: newest_of(table, column, staged, until) for column in ("synced_at", "updated_at")}
     if newest["synced_at"]:
         cursor.newest_synced_at = max(newest["synced_at"], cursor.newest_synced_at or newest["synced_at"])
     column: Literal["synced_at", "updated_at"] = "synced_at" if cursor.newest_synced_at else "updated_at"
@@ -341,11 +378,11 @@ def advance(cursor: Cursor, table: Table, raw: list[Row], staged: list[Row]) -> 
     cursor.kind = spelling([row[place] for row in raw if row[place] is not None])
 
 
-def newest_of(table: Table, column: str, staged: list[Row]) -> datetime | None:
+def newest_of(table: Table, column: str, staged: list[Row], until: datetime) -> datetime | None:
     if column not in table.staged:
         return None
     place = table.staged.index(column)
-    return max((row[place] for row in staged if row[place] is not None), default=None)
+    return max((row[place] for row in staged if row[place] is not None and row[place] <= until), default=None)
 
 
 def spelling(values: list[Any]) -> Literal["zoned", "naive"] | None:

@@ -20,4 +20,5 @@ WHERE
     AND t.succeeded_at <= %(as_of)s
     AND t.kind = 'payment'
     AND t.gateway = 'stripe'
+    AND t.status = 'succeeded' -- still
     AND NOT r.is_deleted

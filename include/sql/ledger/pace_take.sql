@@ -17,8 +17,6 @@ state AS MATERIALIZED (
         greatest(account.paused_until, clock.now + %(pause)s::interval) AS paused_until,
         %(period)s::interval / least(account.setting, coalesce(%(learned)s::integer, account.learned)) AS step,
         cardinality(account.free_at) AS had,
-        -- nobody wrote for a whole period: begin evenly, not with all permits at once
-        coalesce((SELECT max(f) FROM unnest(account.free_at) AS f), '-infinity') <= clock.now AS was_idle,
         account.last_token
     FROM account, clock
 ),
@@ -32,6 +30,10 @@ returned AS (
     CROSS JOIN LATERAL unnest(account.free_at, account.token) AS p (free_at, token)
     LEFT JOIN unnest(%(tokens)s::integer[], %(free_again)s::timestamptz[]) AS back (token, free_at)
         ON back.token = p.token
+),
+-- nobody wrote for a whole period: begin evenly, not with all permits at once
+rested AS (
+    SELECT max(r.free_at) <= max(s.now) AS all_free FROM returned AS r, state AS s
 ),
 -- fewer permits: those used last stay, so that the new limit holds from this very second
 fitting AS (
@@ -52,12 +54,12 @@ spread AS (
         least(
             greatest(
                 f.free_at,
-                CASE WHEN s.was_idle AND s.had > 0 THEN s.now + f.rank * s.step END,
+                CASE WHEN rested.all_free THEN s.now + f.rank * s.step END,
                 CASE WHEN s.paused_until > s.now THEN s.paused_until + f.rank * s.step END
             ),
             greatest(s.paused_until, s.now) + %(hold)s::interval + 2 * %(period)s::interval
         ) AS free_at
-    FROM fitting AS f, state AS s
+    FROM fitting AS f, state AS s, rested
 ),
 taken AS (
     SELECT

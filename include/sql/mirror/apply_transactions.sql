@@ -11,6 +11,7 @@ ANALYZE staged_transactions;
 CREATE TEMP TABLE transaction_read ON COMMIT DROP AS
 SELECT DISTINCT ON (t.transaction_id)
     t.*,
+    bool_or(t.seen_before) OVER (PARTITION BY t.transaction_id) AS waited_before, -- not yet succeeded
     r.first_seen_at IS NOT NULL AS is_held,
     r.is_deleted OR (coalesce(i.was_deleted, r.is_deleted) AND NOT coalesce(i.is_first_sight, false)) AS is_silent
 FROM staged_transactions AS t
@@ -22,7 +23,8 @@ ORDER BY
 INSERT INTO mirror_waiting AS w (shop, source_table, return_id, subject, waiting_since, row_data)
 SELECT
     %(shop)s, 'transactions', t.return_id, t.transaction_id, %(as_of)s,
-    to_jsonb(t) - 'is_held' - 'is_silent' || jsonb_build_object('seen_before', t.status IS DISTINCT FROM 'succeeded')
+    to_jsonb(t) - 'waited_before' - 'is_held' - 'is_silent' ||
+    jsonb_build_object('seen_before', t.status IS DISTINCT FROM 'succeeded')
 FROM transaction_read AS t
 WHERE NOT t.is_held AND NOT EXISTS (SELECT FROM too_old AS o WHERE o.return_id = t.return_id)
 ON CONFLICT (shop, source_table, return_id, subject) DO UPDATE SET
@@ -40,7 +42,7 @@ SELECT
     s.transaction_id, s.return_id, s.kind, s.gateway, s.status, s.amount, s.currency, s.created_at, s.is_silent,
     m.transaction_id IS NULL AS is_new,
     m.status AS old_status,
-    s.seen_before OR (m.transaction_id IS NOT NULL AND m.status IS DISTINCT FROM 'succeeded') AS seen_before,
+    s.waited_before OR (m.transaction_id IS NOT NULL AND m.status IS DISTINCT FROM 'succeeded') AS seen_before,
     s.status = 'succeeded' AND m.status IS DISTINCT FROM 'succeeded' AND NOT s.is_silent AS has_succeeded,
     array_remove(ARRAY[
         CASE WHEN s.return_id IS DISTINCT FROM m.return_id THEN 'return_id' END,

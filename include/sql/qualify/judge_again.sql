@@ -5,7 +5,7 @@ SET
     reason = j.reason,
     body = j.body,
     occurred_at = j.occurred_at,
-    order_at = CASE WHEN e.order_at = '-infinity' THEN e.order_at ELSE date_trunc('milliseconds', j.occurred_at) END,
+    order_at = CASE e.order_no WHEN 0 THEN e.order_at ELSE date_trunc('milliseconds', j.occurred_at) END,
     due_at = '-infinity'
 FROM judged AS j
 WHERE
