@@ -8,16 +8,15 @@ migrates the database of the Airflow connection `loop_attentive_db`.
 import argparse
 import logging
 import sys
-from functools import cache
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import Connection, Engine, NullPool, create_engine, text
+from sqlalchemy import NullPool, create_engine, text
 
+from loop_attentive import revision
 from loop_attentive.db import CONNECTION_ID, DatabaseAway, connect
 from loop_attentive.db import conninfo as conninfo_of
 from loop_attentive.errors import NeedsMending
@@ -32,44 +31,16 @@ def migrate(conninfo: str, to: str = "head") -> None:
     Raises NeedsMending when this code does not have the revision, or not the one that the database is at.
     """
     target = _revision(to)
-    with _engine(conninfo).begin() as connection:
+    engine = create_engine("postgresql+psycopg://", creator=lambda: connect(conninfo), poolclass=NullPool)
+    with engine.begin() as connection:
         # Several may start at once; the later ones wait here and find the work done.
         connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended('loop_attentive.migrate', 0))"))
         # A role that owns only this schema may not even say CREATE SCHEMA IF NOT EXISTS.
         if connection.scalar(text("SELECT to_regnamespace(:schema)"), {"schema": SCHEMA}) is None:
             connection.execute(text(f"CREATE SCHEMA {SCHEMA}"))
-        move = command.downgrade if target in _path_to(_current(connection)) else command.upgrade
+        before = revision.found(connection.connection.driver_connection)  # type: ignore[arg-type]
+        move = command.downgrade if target in _path_to(before) else command.upgrade
         move(_config(connection=connection, schema=SCHEMA), target)
-
-
-def current(conninfo: str) -> str | None:
-    """The revision that a database is at; None when there is nothing in it."""
-    with _engine(conninfo).connect() as connection:
-        return _current(connection)
-
-
-@cache
-def head() -> str:
-    """The revision that this code needs."""
-    return _revision("head")
-
-
-def check(conninfo: str) -> None:
-    """Raise NeedsMending unless the database is at the revision that this code needs."""
-    found = current(conninfo)
-    if found != head():
-        raise NeedsMending(
-            f"The database of connection {CONNECTION_ID} is not migrated: "
-            f"it has {f'revision {found}' if found else 'nothing'}, this code needs {head()}; run `make migrate`."
-        )
-
-
-def _engine(conninfo: str) -> Engine:
-    return create_engine("postgresql+psycopg://", creator=lambda: connect(conninfo), poolclass=NullPool)
-
-
-def _current(connection: Connection) -> str | None:
-    return MigrationContext.configure(connection, opts={"version_table_schema": SCHEMA}).get_current_revision()
 
 
 def _config(**attributes: object) -> Config:
@@ -90,7 +61,7 @@ def _revision(name: str) -> str:
         script = _scripts().get_revision(name)
     except CommandError:
         script = None
-    if script is None:
+    if not script:
         raise NeedsMending(f"This code has no database revision {name!r}: use one from {SCRIPTS / 'versions'}.")
     return script.revision
 
@@ -116,11 +87,14 @@ def main() -> None:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     parser = argparse.ArgumentParser(description=f"Migrate the database of the Airflow connection {CONNECTION_ID}.")
     parser.add_argument("--to", metavar="REVISION", default="head", help="a revision, head (default) or base")
+    to = parser.parse_args().to
     try:
         conninfo = conninfo_of(BaseHook.get_connection(CONNECTION_ID))
-        before = current(conninfo)
-        migrate(conninfo, parser.parse_args().to)
-        after = current(conninfo)
+        with connect(conninfo) as connection:
+            before = revision.found(connection)
+        migrate(conninfo, to)
+        with connect(conninfo) as connection:
+            after = revision.found(connection)
     except AirflowNotFoundException:
         sys.exit(
             f"There is no connection {CONNECTION_ID}: set AIRFLOW_CONN_{CONNECTION_ID.upper()}, "

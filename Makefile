@@ -1,0 +1,54 @@
+# Every target prepares what it needs: the first one that runs makes .venv and fills it from the pinned requirements.
+
+# The first Python that is new enough and can make virtual environments; another one: make PYTHON=/path/to/python ...
+PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
+	$$python -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; \
+	done)
+
+VENV := .venv/bin/python
+INSTALL := $(VENV) -m pip install -qq --disable-pip-version-check --no-input
+
+export PYTHONPATH := $(CURDIR)/plugins:$(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
+
+.PHONY: help demo test test-long lint migrate airflow clean
+
+help: ## what there is to run (the default)
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+demo: .venv/installed ## the whole pipeline on a made-up warehouse; ONCE=1: end by itself with the verdict
+	@$(VENV) -m sandbox demo
+
+test: .venv/installed-dev ## every test but the long ones; ARGS="-k pace": some of them
+	@$(VENV) -m pytest -m "not long" $(ARGS)
+
+test-long: .venv/installed-dev ## the tests that take minutes
+	@$(VENV) -m pytest -m long $(ARGS)
+
+lint: .venv/installed-dev ## style (ruff) and types (mypy)
+	@$(VENV) -m ruff check .
+	@$(VENV) -m ruff format --check .
+	@$(VENV) -m mypy
+
+migrate: .venv/installed ## bring mirror and ledger up to date; TO=revision or TO=base: to there, forwards or backwards
+	@$(VENV) -m sandbox migrate $(TO)
+
+airflow: .venv/installed ## ARGS="dags test loop_attentive_hourly": any Airflow command, in the sandbox where you set nothing else
+	@$(VENV) -m sandbox airflow $(ARGS)
+
+clean: ## remove the virtual environment, the sandbox with all its data, and caches
+	rm -rf .venv .sandbox .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/installed: requirements.txt
+	@test -n "$(PYTHON)" || { \
+		echo "No Python 3.11 or newer with the module venv was found (on Debian: apt install python3-venv)." \
+			"Install one, or name it: make PYTHON=/path/to/python" >&2; exit 1; }
+	@echo "Installing requirements.txt into .venv with $(PYTHON): once, a minute or two ..."
+	@$(PYTHON) -m venv --clear .venv
+	@$(INSTALL) -r requirements.txt
+	@touch $@
+
+.venv/installed-dev: requirements-dev.txt .venv/installed
+	@echo "Installing requirements-dev.txt into .venv ..."
+	@$(INSTALL) -r requirements-dev.txt
+	@touch $@

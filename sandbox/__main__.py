@@ -1,0 +1,85 @@
+"""What the Makefile runs: python -m sandbox demo | migrate [REVISION] | airflow ARGUMENTS"""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from types import FrameType
+
+import psycopg
+from psycopg.conninfo import make_conninfo
+
+from loop_attentive.errors import NeedsMending
+from loop_attentive.migrate import migrate
+from sandbox.airflow import LEDGER, WAREHOUSE, command, prepare, settings
+from sandbox.demo import demo
+from sandbox.postgres import postgres
+from sandbox.processes import HOME, ROOT, Failed, end, standin
+from sandbox.warehouse import create, fill
+
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def main() -> int:
+    for number in ENDING:
+        signal.signal(number, _interrupt)
+    try:
+        match sys.argv[1:]:
+            case ["demo"]:
+                return demo()
+            case ["migrate", *revision]:
+                return migrate_to(*revision)
+            case ["airflow", *arguments]:
+                return airflow(arguments)
+        print(__doc__, file=sys.stderr)
+        return 2
+    except (Failed, NeedsMending) as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Everything that runs is ended on the way out, and nothing may interrupt that."""
+    for each in ENDING:
+        signal.signal(each, signal.SIG_IGN)
+    print("\nEnding ...", file=sys.stderr, flush=True)
+    raise KeyboardInterrupt
+
+
+def migrate_to(revision: str = "head") -> int:
+    """Migrate the database of the connection loop_attentive_db, or the sandbox's when there is no such variable."""
+    command_line = [sys.executable, "-m", "loop_attentive.migrate", "--to", revision]
+    if "AIRFLOW_CONN_LOOP_ATTENTIVE_DB" in os.environ:
+        return run(command_line, {"AIRFLOW_HOME": str(HOME / "airflow")} | os.environ)
+    with postgres(HOME / "pg") as server:
+        prepare(server)
+        return run(command_line, settings(server, "") | os.environ)
+
+
+def airflow(arguments: list[str]) -> int:
+    """Run an Airflow command in the sandbox; what the environment already sets wins over the sandbox's settings."""
+    with postgres(HOME / "pg") as server, standin() as attentive:
+        prepare(server)
+        migrate(make_conninfo(server, dbname=LEDGER))
+        with psycopg.connect(make_conninfo(server, dbname=WAREHOUSE), autocommit=True) as warehouse:
+            if warehouse.execute("SELECT to_regnamespace('loop')").fetchone() == (None,):
+                create(warehouse)
+                fill(warehouse, returns=2000, now=datetime.now(UTC), seed=1)
+        port = int(os.environ.get("AIRFLOW__API__PORT", "8080"))
+        return run(command(*arguments), settings(server, attentive, port) | os.environ)
+
+
+def run(command_line: list[str], environment: Mapping[str, str]) -> int:
+    """Run it as if typed here, yet end whatever it started when we are interrupted; its exit status."""
+    process = subprocess.Popen(command_line, cwd=ROOT, env=environment, start_new_session=True)
+    try:
+        return process.wait()
+    finally:
+        end(process, patience=15)
+
+
+sys.exit(main())

@@ -1,0 +1,228 @@
+"""Airflow in the sandbox: its settings, its databases, and all its parts for as long as they are wanted."""
+
+import json
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from importlib.metadata import version
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import psutil
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
+
+from sandbox.processes import API_KEY, HOME, LOGS, ROOT, Failed, alone, log, process, wait_until
+
+METADATA = f"airflow_{version('apache-airflow').replace('.', '_')}"
+LEDGER = "loop_attentive"
+WAREHOUSE = "warehouse"
+
+PARTS = {
+    "api-server": ["api-server"],
+    "scheduler": ["scheduler", "--skip-serve-logs"],  # the API server reads the logs from the disk
+    "dag-processor": ["dag-processor"],
+    "triggerer": ["triggerer", "--skip-serve-logs"],
+}
+
+
+def command(*arguments: str) -> list[str]:
+    """Airflow's command line in this Python."""
+    return [sys.executable, "-m", "airflow", *arguments]
+
+
+# ── Settings ─────────────────────────────────────────────────────────────────
+
+
+def settings(server: str, attentive: str, port: int = 8080) -> dict[str, str]:
+    """Environment variables of everything that Airflow runs.
+
+    server: conninfo of the PostgreSQL that holds all three databases. attentive: URL of the stand-in.
+    port: of the UI. It is open to everybody who reaches 127.0.0.1, and listens nowhere else.
+    """
+    socket_directory = str(conninfo_to_dict(server)["host"])
+
+    def database(name: str) -> str:
+        return json.dumps({"conn_type": "postgres", "host": socket_directory, "login": "postgres", "schema": name})
+
+    return {
+        "AIRFLOW_CONN_LOOP_WAREHOUSE": database(WAREHOUSE),
+        "AIRFLOW_CONN_LOOP_ATTENTIVE_DB": database(LEDGER),
+        "AIRFLOW_CONN_ATTENTIVE": json.dumps({"conn_type": "http", "host": attentive, "password": API_KEY}),
+        "AIRFLOW_HOME": str(HOME / "airflow"),
+        "AIRFLOW__API__BASE_URL": f"http://localhost:{port}",
+        "AIRFLOW__API__HOST": "127.0.0.1",
+        "AIRFLOW__API__PORT": str(port),
+        "AIRFLOW__API__WORKERS": "1",
+        "AIRFLOW__API_AUTH__JWT_SECRET": _secret(),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{port}/execution/",
+        "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__PARALLELISM": "4",
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+        "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "1",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": (
+            f"postgresql+psycopg2://postgres:@/{METADATA}?host={quote(socket_directory)}"
+        ),
+        # Airflow's own affairs, yet in every log:
+        "PYTHONWARNINGS": "ignore::DeprecationWarning,ignore:Could not import graphviz",
+    }
+
+
+def _secret() -> str:
+    """What Airflow's parts in this sandbox know one another by."""
+    file = HOME / "secret"
+    with alone("secret"):
+        if not file.exists():
+            file.touch(mode=0o600)
+            file.write_text(secrets.token_urlsafe(64))
+        return file.read_text()
+
+
+# ── Databases ────────────────────────────────────────────────────────────────
+
+
+def prepare(server: str, *, anew: bool = False) -> None:
+    """Make the databases of metadata (with Airflow's tables), ledger and warehouse (empty) where they are missing.
+
+    server: conninfo of its superuser. anew: make all three again, and forget Airflow's logs.
+    """
+    with alone("prepare"), psycopg.connect(server, autocommit=True) as connection:
+        empty_metadata = f"{METADATA}_empty"
+        if not _exists(connection, empty_metadata):
+            _make_metadata(server, connection, empty_metadata)
+        for name, template in ((METADATA, empty_metadata), (LEDGER, "template0"), (WAREHOUSE, "template0")):
+            if anew:
+                _execute(connection, "DROP DATABASE IF EXISTS {} WITH (FORCE)", name)
+            if not _exists(connection, name):
+                _execute(connection, "CREATE DATABASE {} TEMPLATE {}", name, template)
+        if anew:
+            shutil.rmtree(HOME / "airflow" / "logs", ignore_errors=True)
+
+
+def _make_metadata(server: str, connection: psycopg.Connection[Any], name: str) -> None:
+    """Airflow takes its time to make its tables: do it once, and copy them from then on."""
+    _execute(connection, "DROP DATABASE IF EXISTS {} WITH (FORCE)", METADATA)
+    _execute(connection, "CREATE DATABASE {}", METADATA)
+    with log("db-migrate") as output:
+        environment = os.environ | settings(server, "")
+        done = subprocess.run(
+            command("db", "migrate"), check=False, cwd=ROOT, env=environment, stdout=output, stderr=output
+        )
+    if done.returncode:
+        raise Failed(f"`airflow db migrate` failed: see {LOGS / 'db-migrate.log'}")
+    _execute(connection, "ALTER DATABASE {} RENAME TO {}", METADATA, name)
+
+
+def _exists(connection: psycopg.Connection[Any], database: str) -> bool:
+    return connection.execute("SELECT FROM pg_database WHERE datname = %s", [database]).fetchone() is not None
+
+
+def _execute(connection: psycopg.Connection[Any], statement: str, *names: str) -> None:
+    connection.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))
+
+
+# ── The running Airflow ──────────────────────────────────────────────────────
+
+
+class Airflow:
+    """Speaks to a running Airflow through its REST API. Runs and tasks are the objects that it answers with."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._http = httpx.Client(base_url=url, trust_env=False, timeout=30)
+
+    def is_healthy(self) -> bool:
+        """Whether all four parts are up."""
+        try:
+            health = self._http.get("/api/v2/monitor/health").json()
+        except (httpx.TransportError, ValueError):
+            return False
+        return all(part and part.get("status") == "healthy" for part in health.values())
+
+    def log_in(self) -> None:
+        token = self._answer(self._http.get("/auth/token"))["access_token"]
+        self._http.headers["Authorization"] = f"Bearer {token}"
+
+    def has_dag(self, dag_id: str) -> bool:
+        return self._http.get(f"/api/v2/dags/{dag_id}").status_code == httpx.codes.OK
+
+    def import_errors(self) -> list[str]:
+        errors = self._answer(self._http.get("/api/v2/importErrors"))["import_errors"]
+        return [f"{error['filename']}:\n{error['stack_trace']}" for error in errors]
+
+    def unpause(self, dag_id: str) -> None:
+        self._answer(self._http.patch(f"/api/v2/dags/{dag_id}", json={"is_paused": False}))
+
+    def trigger(self, dag_id: str) -> dict[str, Any]:
+        """Start a run as the button in the UI does, without a date."""
+        return self._answer(self._http.post(f"/api/v2/dags/{dag_id}/dagRuns", json={"logical_date": None}))
+
+    def runs(self, dag_id: str) -> list[dict[str, Any]]:
+        return list(self._answer(self._http.get(f"/api/v2/dags/{dag_id}/dagRuns"))["dag_runs"])
+
+    def run(self, dag_id: str, run_id: str) -> dict[str, Any]:
+        return self._answer(self._http.get(f"/api/v2/dags/{dag_id}/dagRuns/{run_id}"))
+
+    def tasks(self, run: Mapping[str, Any]) -> list[dict[str, Any]]:
+        answer = self._http.get(f"/api/v2/dags/{run['dag_id']}/dagRuns/{run['dag_run_id']}/taskInstances")
+        return list(self._answer(answer)["task_instances"])
+
+    def log_tail(self, task: Mapping[str, Any], lines: int = 15) -> list[str]:
+        """The end of the log of a task's last try."""
+        answer = self._http.get(
+            f"/api/v2/dags/{task['dag_id']}/dagRuns/{task['dag_run_id']}/taskInstances/{task['task_id']}"
+            f"/logs/{task['try_number']}",
+            params={"map_index": task["map_index"], "full_content": True},
+        )
+        return [line for entry in self._answer(answer)["content"] if (line := _log_line(entry))][-lines:]
+
+    @staticmethod
+    def _answer(response: httpx.Response) -> dict[str, Any]:
+        if response.is_error:
+            raise Failed(f"Airflow answered {response.status_code} to {response.request.url.path}: {response.text}")
+        return dict(response.json())
+
+
+def _log_line(entry: Mapping[str, Any]) -> str:
+    if entry["event"].startswith("::"):  # the UI folds the log there
+        return ""
+    errors = [f"{error['exc_type']}: {error['exc_value']}" for error in entry.get("error_detail") or []]
+    return " | ".join([entry["event"], *errors])
+
+
+@contextmanager
+def running(environment: Mapping[str, str]) -> Iterator[Airflow]:
+    """All parts of Airflow, up and healthy."""
+    with ExitStack() as stack:
+        parts = {name: stack.enter_context(process(name, command(*part), environment)) for name, part in PARTS.items()}
+        stack.callback(_end_all, list(parts.values()))
+        airflow = Airflow(environment["AIRFLOW__API__BASE_URL"])
+
+        def is_up() -> bool:
+            for name, part in parts.items():
+                if part.poll() is not None:
+                    raise Failed(f"`airflow {name}` ended: see {LOGS / name}.log")
+            return airflow.is_healthy()
+
+        wait_until(is_up, "Airflow is up", seconds=300)
+        airflow.log_in()
+        yield airflow
+
+
+def _end_all(parts: list[subprocess.Popen[bytes]]) -> None:
+    """All at once, so that their patience does not add up."""
+    for part in parts:
+        part.send_signal(signal.SIGINT)
+    _, too_slow = psutil.wait_procs([psutil.Process(part.pid) for part in parts if part.poll() is None], timeout=5)
+    for part in too_slow:
+        part.kill()
