@@ -142,13 +142,12 @@ def endpoint(connection: Any) -> Endpoint:
     extra = connection.extra_dejson
     if not connection.password:
         raise NeedsMending(f"Connection {name} has no password: put Attentive's API key there.")
-    try:
-        connection.password.encode("ascii")
-    except UnicodeEncodeError:
-        raise NeedsMending(f"The password of connection {name} is no API key: it holds other than ASCII.") from None
+    key = connection.password.strip()
+    if not re.fullmatch(r"[!-~]+", key):
+        raise NeedsMending(f"The password of connection {name} is no API key: it holds spaces, or other than ASCII.")
     return Endpoint(
         base_url=base_url(connection),
-        key=connection.password.strip(),
+        key=key,
         headers=own_headers(extra),
         ssl_context=ssl_context(name, extra.get("verify", extra.get("verify_ssl", True))),
         trust_env=extra.get("trust_env") is True,

@@ -14,6 +14,12 @@ CONNECTION_ID = "loop_attentive_db"
 SESSION = {"application_name": "loop_attentive", "options": "-c timezone=UTC -c search_path=loop_attentive,pg_temp"}
 
 
+LIBPQ_OPTIONS = frozenset(
+    {"sslmode", "sslrootcert", "sslcert", "sslkey", "connect_timeout", "keepalives", "keepalives_idle", "host", "port"}
+)
+"""What an Airflow connection's extra may tell libpq."""
+
+
 @cache
 def sql(name: str) -> str:
     """The text of include/sql/<name>.sql."""
@@ -27,21 +33,15 @@ def conninfo(connection: Any) -> str:
             f"Connection {connection.conn_id} is of type {connection.conn_type!r}: "
             "mirror and ledger need PostgreSQL; make it a postgres connection."
         )
+    parts = {
+        "host": connection.host,
+        "port": connection.port,
+        "user": connection.login,
+        "password": connection.password,
+        "dbname": connection.schema,
+    }
     extras = {key: value for key, value in connection.extra_dejson.items() if key in LIBPQ_OPTIONS}
-    return libpq.make_conninfo(
-        "",
-        host=connection.host or None,
-        port=connection.port,
-        user=connection.login or None,
-        password=connection.password or None,
-        dbname=connection.schema or None,
-        **extras,
-    )
-
-
-LIBPQ_OPTIONS = frozenset(
-    {"sslmode", "sslrootcert", "sslcert", "sslkey", "connect_timeout", "keepalives", "keepalives_idle", "host", "port"}
-)
+    return libpq.make_conninfo("", **{key: value for key, value in (parts | extras).items() if value})
 
 
 def connect(conninfo: str, *, autocommit: bool = False) -> psycopg.Connection[Any]:

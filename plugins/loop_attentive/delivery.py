@@ -78,6 +78,9 @@ MOST_UNDER_WAY, FIRST_UNDER_WAY, FEWEST_UNDER_WAY = 600, 150, 4
 
 WAITS_FOR_SOURCE = "waits for a fresh source"
 
+BUCKETS = 64
+"""Of the ledger's column: what batches are made of."""
+
 MONEY = [event.name for event in CATALOGUE if event.money]
 REMINDERS = [event.name for event in CATALOGUE if event.reminder]
 
@@ -209,7 +212,7 @@ class Left(NamedTuple):
 
 
 class Ledger:
-    """What a sender says to the ledger. Each of its two connections does one thing at a time."""
+    """What a sender says to the ledger, on a connection each to feed, to settle, and to judge reminders."""
 
     def __init__(
         self,
@@ -231,9 +234,19 @@ class Ledger:
         self._lease = uuid.UUID(int=rng.getrandbits(128), version=4)
         self._after: tuple[datetime | str, int, uuid.UUID] = FIRST
         self._claimed_at: datetime | None = None
-        self._feeding = Reconnecting(connect, restored=self._restore)
-        self._settling = Reconnecting(connect)
-        self._batch = {"shop": shop.name, "index": batch.index, "of": batch.of}
+        self._connect = connect
+        self._feeding = Reconnecting(self._connect_by_key, restored=self._restore)
+        self._settling = Reconnecting(self._connect_by_key)
+        self._judging = Reconnecting(connect)
+        self._batch = {
+            "shop": shop.name,
+            "buckets": [bucket for bucket in range(BUCKETS) if bucket % batch.of == batch.index],
+        }
+
+    async def _connect_by_key(self) -> Connection:
+        connection = await self._connect()
+        await connection.execute(statement("by_key"))
+        return connection
 
     async def begin(self) -> None:
         await self._feeding.run(self._statement("judge_reminders_again", self._batch))
@@ -266,21 +279,29 @@ class Ledger:
 
     async def mark(self, events: Sequence[Claimed]) -> tuple[list[Marked], Counter[str]]:
         """Marks those of the leased events that may leave now; tells how the others were judged."""
-        marked, judged = await self._feeding.run(lambda connection: self._mark(connection, events))
+        reminders = [event for event in events if BY_NAME[event.event_type].reminder]
+        judgement: tuple[list[uuid.UUID], list[uuid.UUID]] = ([], [])
+        if reminders:
+            judgement = await self._judging.run(lambda connection: self._judge(connection, reminders))
+        marked, judged = await self._feeding.run(lambda connection: self._mark(connection, events, *judgement))
         for event in events:
             self.in_hand.pop(event.event_id, None)
         self.under_way.update((one.claimed.event_id, one.attempt) for one in marked)
         return marked, judged
 
-    async def _mark(self, connection: Connection, events: Sequence[Claimed]) -> tuple[list[Marked], Counter[str]]:
+    async def _mark(
+        self,
+        connection: Connection,
+        events: Sequence[Claimed],
+        waiting: Sequence[uuid.UUID],
+        no_longer: Sequence[uuid.UUID],
+    ) -> tuple[list[Marked], Counter[str]]:
         by_id = {event.event_id: event for event in events}
-        reminders = [event for event in events if BY_NAME[event.event_type].reminder]
-        async with connection.transaction(), connection.cursor(row_factory=dict_row) as cursor:
-            waiting, no_longer = await self._judge(connection, reminders) if reminders else ([], [])
+        async with connection.cursor(row_factory=dict_row) as cursor:
             await cursor.execute(
                 statement("mark"),
                 self._parameters(
-                    {"event_ids": list(by_id), "waiting": waiting, "no_longer": no_longer},
+                    {"event_ids": list(by_id), "waiting": list(waiting), "no_longer": list(no_longer)},
                     {"run_key": self.origin.run_key, "task_id": self.origin.task_id},
                     {"map_index": self.origin.map_index, "try_number": self.origin.try_number},
                 ),
@@ -425,8 +446,8 @@ class Ledger:
         return await self._feeding.run(work)
 
     async def close(self) -> None:
-        await self._feeding.close()
-        await self._settling.close()
+        for line in (self._feeding, self._settling, self._judging):
+            await line.close()
 
     async def _clock(self, connection: Connection) -> datetime:
         if self._now:
@@ -596,15 +617,19 @@ class Sender:
         settling = asyncio.create_task(self._settle_until_all_landed())
         settling.add_done_callback(lambda _: self._halt.set())
         try:
-            await self._feed()
+            try:
+                await self._feed()
+            finally:
+                self._halt.set()
+                await asyncio.gather(*self._flights, return_exceptions=True)
+                self._all_landed = True
+                self._something_to_settle.set()
+                await settling
+            return await self._finish()
         finally:
-            self._halt.set()
             watching.cancel()
-            await asyncio.gather(*self._flights, return_exceptions=True)
-            self._all_landed = True
-            self._something_to_settle.set()
-            await settling
-        return await self._finish()
+            await self.ledger.close()
+            await self.pace.disconnect()
 
     async def _halt_when_told(self) -> None:
         await self._stop.wait()
@@ -820,11 +845,8 @@ class Sender:
     async def _finish(self) -> Delivered:
         await self.ledger.release(list(self.ledger.in_hand.values()))
         await self.pace.close()
-        try:
-            await self._raise_what_stopped_it()
-            left = await self.ledger.left()
-        finally:
-            await self.ledger.close()
+        await self._raise_what_stopped_it()
+        left = await self.ledger.left()
         moments = [left.at] if left.at else []
         if self._come_back_in is not None:
             moments = [left.now + timedelta(seconds=self._come_back_in)]

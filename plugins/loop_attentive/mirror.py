@@ -49,7 +49,7 @@ def look(conn: psycopg.Connection[Any], origin: Source, *, whole: bool = False, 
     with conn.transaction(), psycopg.ClientCursor(conn) as cur:
         cur.execute("SELECT pg_advisory_xact_lock(hashtextextended('loop_attentive look at ' || %s, 0))", (shop.name,))
         ledger_now = cast(datetime, scalar(cur, "SELECT clock_timestamp()")).astimezone(UTC)
-        as_of = at or ledger_now
+        as_of = at or _after_last_look(cur, shop, ledger_now)
         if whole and (recent := _recent_whole_look(cur, shop, as_of)):
             log.info("The whole look of %s serves this run too.", recent.as_of.isoformat())
             return recent
@@ -83,6 +83,12 @@ def script(cur: psycopg.Cursor[Any], name: str, parameters: dict[str, Any]) -> i
 def scalar(cur: psycopg.Cursor[Any], query: LiteralString | sql.Composed, parameters: Any = None) -> Any:
     row = cur.execute(query, parameters).fetchone()
     return row[0] if row else None
+
+
+def _after_last_look(cur: psycopg.Cursor[Any], shop: Shop, now: datetime) -> datetime:
+    """Now, or just after the last look where the clock was set back since: rules would not see what this look sees."""
+    last = scalar(cur, "SELECT max(as_of) FROM look WHERE shop = %s", (shop.name,))
+    return max(now, last.astimezone(UTC) + timedelta(microseconds=1)) if last else now
 
 
 def _recent_whole_look(cur: psycopg.Cursor[Any], shop: Shop, now: datetime) -> Look | None:
@@ -236,7 +242,8 @@ def _finish(
         cur,
         "mirror/finish_look",
         {
-            "shop": origin.shop.name, "as_of": as_of, "whole": whole, "extracted": extracted, "changed": changed,
+            "shop": origin.shop.name, "source": origin.identity, "as_of": as_of, "whole": whole,
+            "extracted": extracted, "changed": changed,
             "event_types": [event.name for event in CATALOGUE],
             "versions": [event.version for event in CATALOGUE],
         },

@@ -14,7 +14,6 @@ from airflow.sdk.exceptions import (
     AirflowFailException,
     AirflowNotFoundException,
     AirflowRescheduleException,
-    AirflowSkipException,
 )
 
 from loop_attentive import audit, db, delivery, mirror, revision, rules, runs, settings
@@ -249,17 +248,22 @@ class SendOperator(BaseAsyncOperator):
 
 
 class AuditOperator(StepOperator):
-    """Sums the run up, and fails when it does not add up. event_types: the rules it had to judge."""
+    """Sums the run up, and fails when it does not add up or a step before it failed.
+
+    event_types: the rules that the run had to judge. It is the last task and runs whatever happened, so the run's state
+    is its own.
+    """
 
     def __init__(self, *, event_types: list[str], **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.event_types = event_types
 
     def step(self, context: Context, conn: psycopg.Connection[Any], shop: Shop) -> dict[str, int]:
+        failed = failed_steps(context)
         try:
             run = run_of(context, conn, shop)
         except LookupError:
-            raise AirflowSkipException("No look completed in this run: there is nothing to sum up.") from None
+            raise AirflowFailException(f"No look completed in this run; failed: {', '.join(failed)}.") from None
         summary = audit.audit(conn, run.run_key, [BY_NAME[name] for name in self.event_types])
         self.log.info("This run, by event type:\n%s", summary.table())
         self.log.info("%d requests; %d attempts lost their process.", summary.requests, summary.lost)
@@ -268,4 +272,13 @@ class AuditOperator(StepOperator):
             self.log.warning("Left for later: %s.", ", ".join(f"{count} {state}" for state, count in left.items()))
         if summary.problems:
             raise AirflowFailException("The run does not add up: " + "; ".join(summary.problems) + ".")
+        if failed:
+            raise AirflowFailException(f"Failed before: {', '.join(failed)}; their logs say why.")
         return totals | {"requests": summary.requests}
+
+
+def failed_steps(context: Context) -> list[str]:
+    """Ids of the run's tasks that failed, without those that only followed."""
+    dag_run = context["dag_run"]
+    states = context["ti"].get_task_states(dag_id=dag_run.dag_id, run_ids=[dag_run.run_id])
+    return sorted(task for task, state in states.get(dag_run.run_id, {}).items() if state == "failed")

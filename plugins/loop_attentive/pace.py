@@ -151,6 +151,10 @@ class Pace:
         """Gives everything back."""
         if self._open:
             await self.tell()
+        await self.disconnect()
+
+    async def disconnect(self) -> None:
+        """Gives nothing back: what was taken comes back by itself."""
         await self._database.close()
 
     @property

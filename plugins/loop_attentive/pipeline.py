@@ -28,7 +28,7 @@ SEND = """Each batch: lease, mark, send, settle. The ledger decides what leaves,
 pace of the Attentive account, so that a retry, a cleared task or a second run sends nothing twice."""
 
 AUDIT = """Sums the run up in its log and fails when it does not add up: rows yielded = new + known, new events = the
-sum of their states, attempts = requests. It runs whatever happened before it."""
+sum of their states, attempts = requests. It runs whatever happened before it, and fails when a step before it did."""
 
 
 def rule_doc(event: EventType) -> str:
@@ -62,9 +62,9 @@ def pipeline(dag_id: str, *, cron: str, shop: Shop, events: Sequence[EventType],
             retry_policy=WaitAsTold(),
             doc_md=SEND,
         ).expand(batch=plan.output)
+        names = [event.name for event in events]
         audit = AuditOperator(
-            task_id="audit", shop=shop.name, event_types=[event.name for event in events], doc_md=AUDIT
+            task_id="audit", shop=shop.name, event_types=names, trigger_rule=TriggerRule.ALL_DONE, doc_md=AUDIT
         )
-        # As a teardown it runs even after a failure, and does not hide one.
-        extract >> rules >> plan >> send >> audit.as_teardown(on_failure_fail_dagrun=True)
+        extract >> rules >> plan >> send >> audit
     return dag

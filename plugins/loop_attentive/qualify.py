@@ -286,8 +286,10 @@ def judge_again(conn: psycopg.Connection[Any], shop: Shop, *, now: datetime | No
 
 
 def _judge_known(conn: psycopg.Connection[Any], cur: psycopg.Cursor[Any], shop: Shop, now: datetime) -> int:
-    """Writes a new judgement for the candidates that the ledger holds; how many became pending."""
-    pending = 0
+    """Writes a new judgement for the candidates that the ledger holds; how many became pending.
+
+    What is released at once is a flood like any other: above max_events_per_run all of the type are held.
+    """
     cur.execute(
         "CREATE TEMP TABLE judged (event_id uuid, occurred_at timestamptz, status text, reason text, body jsonb) "
         "ON COMMIT DROP"
@@ -295,10 +297,14 @@ def _judge_known(conn: psycopg.Connection[Any], cur: psycopg.Cursor[Any], shop: 
     for frame in _frames(conn, shop, known=True):
         for event_type, facts in frame.groupby("event_type"):
             judged = judge(facts, shop, BY_NAME[str(event_type)], now)
-            pending += int((judged["status"] == "pending").sum())
             columns = judged[["event_id", "occurred_at", "status", "reason", "body"]]
             with cur.copy("COPY judged FROM STDIN") as copy:
                 for row in columns.itertuples(index=False, name=None):
                     copy.write_row(row)
+    if shop.max_events_per_run is not None:
+        cur.execute(
+            cast(LiteralString, db.sql("qualify/hold_judged")), {"bound": shop.max_events_per_run, "reason": VOLUME}
+        )
     cur.execute(cast(LiteralString, db.sql("qualify/judge_again")))
-    return pending
+    row = cur.execute("SELECT count(*) FROM judged WHERE status = 'pending'").fetchone()
+    return cast(tuple[int], row)[0]

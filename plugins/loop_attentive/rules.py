@@ -7,6 +7,7 @@ own; first_sight: by the updated_at of a row that is new to us; seen: by the loo
 completed look before the one that saw it) and detail (jsonb: what the event is about, by id and status only).
 """
 
+import re
 from datetime import datetime
 from typing import Any, cast
 
@@ -18,7 +19,8 @@ from loop_attentive.settings import Shop
 
 
 def rule(event: EventType) -> str:
-    return db.sql(f"events/{event.slug}").rstrip().rstrip(";")
+    """The rule's SELECT, without its lines of comment: a % in one would count as a parameter."""
+    return re.sub(r"(?m)^\s*--.*\n?", "", db.sql(f"events/{event.slug}")).rstrip().rstrip(";")
 
 
 def still_due_sql(event: EventType) -> str:

@@ -9,8 +9,15 @@ down_revision = None
 
 
 def upgrade() -> None:
-    op.execute(Path(__file__).with_suffix(".up.sql").read_text())
+    run(".up.sql")
 
 
 def downgrade() -> None:
-    op.execute(Path(__file__).with_suffix(".down.sql").read_text())
+    run(".down.sql")
+
+
+def run(suffix: str) -> None:
+    """As it stands: SQLAlchemy would take a colon in it for a parameter."""
+    driver = op.get_bind().connection.driver_connection
+    assert driver is not None
+    driver.execute(Path(__file__).with_suffix(suffix).read_text())
