@@ -23,9 +23,10 @@ ROOT = Path(__file__).resolve().parent.parent
 # Before anything imports Airflow: nobody's own Airflow has a say in the tests, nor they in it.
 for name in [name for name in os.environ if name.startswith("AIRFLOW")]:
     del os.environ[name]
-_airflow_home = tempfile.TemporaryDirectory(prefix="la-airflow-")
+_home = tempfile.TemporaryDirectory(prefix="la-home-")
 os.environ |= {
-    "AIRFLOW_HOME": _airflow_home.name,
+    "SANDBOX_HOME": _home.name,
+    "AIRFLOW_HOME": f"{_home.name}/airflow",
     "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
     "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
     "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),

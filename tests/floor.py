@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, LiteralString, cast
 
 import psycopg
 import sqlalchemy as sa
 from psycopg import sql
 
-from loop_attentive import db, mirror, qualify, runs, source
+from loop_attentive import db, mirror, qualify, rules, runs, source
 from loop_attentive.catalogue import BY_NAME, CATALOGUE
 from loop_attentive.settings import Shop
 
@@ -35,6 +35,7 @@ class Event:
     key: str
     occurred_at: datetime
     fact_at: datetime
+    detected_at: datetime
     status: str
     reason: str | None
     body: dict[str, Any] | None
@@ -64,11 +65,16 @@ class Floor:
         self.shop = Shop.model_validate({"name": "default", "freshness_hours": None} | settings)
 
     def _create(self, table: source.Table, times: str, flags: str, ids: str) -> None:
-        types = {c: times if c.endswith("_at") else flags if c in FLAGS else "text" for c in table.columns}
-        types |= {c: ids for c in table.columns if c.endswith("_id")}
+        kinds = {"at": times, "id": ids} | dict.fromkeys(FLAGS, flags)
+        types = {c: kinds.get(c) or kinds.get(c.rpartition("_")[2], "text") for c in table.columns}
         columns = ", ".join(f"{column} {kind}" for column, kind in types.items())
         unique = ", ".join(KEYS[table.name])
         self.conn.execute(f"CREATE TABLE loop.{table.name} ({columns}, UNIQUE NULLS NOT DISTINCT ({unique}))")
+
+    def one(self, query: str, parameters: Any = None) -> tuple[Any, ...]:
+        """The only row of the answer."""
+        (row,) = self.conn.execute(cast(LiteralString, query), parameters).fetchall()
+        return row
 
     def close(self) -> None:
         self.conn.close()
@@ -79,7 +85,7 @@ class Floor:
     def put(self, table: str, **row: Any) -> None:
         """Inserts a row, or changes the named columns of the one with its key."""
         keys = KEYS[table]
-        row = {key: None for key in keys} | row
+        row = dict.fromkeys(keys) | row
         changes = [c for c in row if c not in keys] or keys[:1]
         self.conn.execute(
             sql.SQL("INSERT INTO loop.{} ({}) VALUES ({}) ON CONFLICT ({}) DO UPDATE SET {}").format(
@@ -94,12 +100,17 @@ class Floor:
 
     def ret(self, return_id: str = "1", **row: Any) -> None:
         """A return; unless told otherwise an open one of somebody who can be reached."""
-        new = not self.conn.execute("SELECT FROM loop.returns WHERE return_id::text = %s", (return_id,)).fetchone()
-        usual = {"state": "open", "customer_phone": "+14155552671", "order_name": "#1001"} if new else {}
+        known = self.conn.execute("SELECT FROM loop.returns WHERE return_id::text = %s", (return_id,)).rowcount
+        usual = {} if known else {"state": "open", "customer_phone": "+14155552671", "order_name": "#1001"}
         self.put("returns", return_id=return_id, **usual | row)
 
     def label(self, return_id: str = "1", number: str | None = "1Z1", **row: Any) -> None:
         self.put("labels", return_id=return_id, tracking_number=number, **row)
+
+    def renumber_label(self, return_id: str = "1", *, number: str, **row: Any) -> None:
+        """The return's labels get this number, as connectors that key labels by it show it: the old row is gone."""
+        self.conn.execute("UPDATE loop.labels SET tracking_number = %s WHERE return_id::text = %s", (number, return_id))
+        self.label(return_id, number, **row)
 
     def item(self, return_id: str = "1", exchange_id: str = "10", **row: Any) -> None:
         self.put("exchange_items", return_id=return_id, exchange_id=exchange_id, **row)
@@ -113,7 +124,11 @@ class Floor:
         return mirror.look(self.conn, source.Source(self.engine, self.shop), whole=whole, at=at)
 
     def qualify(
-        self, look: mirror.Look, *names: str, window: tuple[datetime, datetime] | None = None, now: datetime | None = None
+        self,
+        look: mirror.Look,
+        *names: str,
+        window: tuple[datetime, datetime] | None = None,
+        now: datetime | None = None,
     ) -> dict[str, qualify.Qualified]:
         """Judges the rules by a look, in a run of their own."""
         self.runs += 1
@@ -129,14 +144,36 @@ class Floor:
         self.qualify(self.look(at), *names, **options)
         return [event for event in self.events() if (event.event_type, event.key) not in before]
 
+    def fresh(self, now: datetime, freshness_hours: float | None) -> tuple[bool, str | None]:
+        """Whether reminders can be judged at this time, and if not, why."""
+        return rules.freshness(self.conn, self.shop.model_copy(update={"freshness_hours": freshness_hours}), now)
+
+    def judge_again(self, now: datetime) -> int:
+        """How many events became pending because they were judged anew."""
+        return qualify.judge_again(self.conn, self.shop, now=now)
+
+    def set_status(self, status: str, reason: str | None) -> None:
+        """What became of every event that was pending."""
+        self.conn.execute("UPDATE event SET status = %s, reason = %s WHERE status = 'pending'", (status, reason))
+
     def events(self) -> list[Event]:
         rows = self.conn.execute(
-            "SELECT event_type, return_id, key, occurred_at, fact_at, status, reason, body "
+            "SELECT event_type, return_id, key, occurred_at, fact_at, detected_at, status, reason, body "
             "FROM event ORDER BY order_at, order_no, key"
         )
         return [Event(*row) for row in rows]
 
+    def occurrences(self, at: datetime, name: str) -> dict[str, datetime]:
+        """A run of one rule: when each of its new events happened, by key."""
+        return {event.key: event.occurred_at for event in self.run(at, name)}
+
+    def outcomes(self, event_type: str | None = None) -> dict[str, tuple[str, str | None]]:
+        """State and reason of each return's event (of this type), by return id."""
+        return {e.return_id: (e.status, e.reason) for e in self.events() if event_type in (None, e.event_type)}
+
     def start(self, at: datetime = T0) -> None:
         """The first look, whose findings are baseline."""
-        events = self.run(at)
-        assert all(event.status == "suppressed" for event in events)
+        look = self.look(at)
+        if look.extracted:
+            self.qualify(look)
+        assert all(event.status == "suppressed" for event in self.events())

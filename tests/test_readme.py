@@ -41,7 +41,7 @@ def test_make_has_each_target_that_is_spoken_of(command: str) -> None:
 @pytest.mark.parametrize("query", [q for block in blocks("sql") for q in block.split(";\n") if q.strip()])
 def test_its_sql_runs(ledger: str, query: str) -> None:
     with db.connect(ledger) as conn:
-        conn.execute(query.replace("'…'", "NULL"))  # type: ignore[arg-type]
+        conn.execute(query.replace("'…'", "NULL"))
 
 
 def test_its_events_are_those_of_the_catalogue() -> None:

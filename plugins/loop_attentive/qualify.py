@@ -67,11 +67,11 @@ def qualify(
         now = now or _ledger_now(cur)
         _ask(cur, shop, event, run, starts_at, mark, fresh)
         yielded, known = _counts(cur)
-        if event.reminder:
+        if event.reminder and known:
             _revive(conn, cur, shop, now)
         states: dict[str, int] = {}
         omitted = 0
-        for frame in _frames(conn, shop, known=False):
+        for frame in _frames(conn, shop, known=False) if yielded > known else ():
             judged = judge(frame, shop, event, now)
             omitted += int(judged["outcome_omitted"].sum())
             _store(cur, judged, shop, event, run)
@@ -306,5 +306,5 @@ def _judge_known(conn: psycopg.Connection[Any], cur: psycopg.Cursor[Any], shop: 
             cast(LiteralString, db.sql("qualify/hold_judged")), {"bound": shop.max_events_per_run, "reason": VOLUME}
         )
     cur.execute(cast(LiteralString, db.sql("qualify/judge_again")))
-    row = cur.execute("SELECT count(*) FROM judged WHERE status = 'pending'").fetchone()
-    return cast(tuple[int], row)[0]
+    pending = cur.execute("SELECT count(*) FROM judged WHERE status = 'pending'").fetchone()
+    return cast(tuple[int], pending)[0]

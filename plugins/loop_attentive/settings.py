@@ -137,9 +137,9 @@ class Shop(BaseModel):
     time_zone: Annotated[str, AfterValidator(_time_zone)] = "UTC"
     enabled_at: Annotated[datetime | None, BeforeValidator(_moment)] = None
     requests_per_second: Annotated[int, Field(gt=0, le=10_000)] = 150
-    freshness_hours: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = 26
-    instant_exchange_window_days: Annotated[int, Field(gt=0)] | None = None
-    mirror_days: Annotated[int, Field(gt=RULES_LOOK_BACK_DAYS)] = 120
+    freshness_hours: Annotated[float, Field(gt=0, le=8_760, allow_inf_nan=False)] | None = 26
+    instant_exchange_window_days: Annotated[int, Field(gt=0, le=365)] | None = None
+    mirror_days: Annotated[int, Field(gt=RULES_LOOK_BACK_DAYS, le=3_650)] = 120
     events_off: Annotated[frozenset[str], BeforeValidator(_event_names)] = frozenset()
     only_recipients: frozenset[str] = frozenset()
     max_events_per_run: Annotated[int, Field(ge=0)] | None = None

@@ -29,6 +29,7 @@ UNION ALL
     WHERE
         c.shop = %(shop)s
         AND c.source_table = 'returns'
+        AND c.seen_at > %(as_of)s::timestamptz - INTERVAL '4 days' -- nothing is seen long before it happens
         AND c.seen_at <= %(as_of)s
         AND c.old_status <> c.new_status
         AND c.new_status = 'expired'

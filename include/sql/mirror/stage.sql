@@ -1,4 +1,9 @@
--- Where a look puts what it read, normalised, before the mirror hears of it; gone when the look ends.
+-- Where a look puts what it read, normalised, before the mirror hears of it; gone when the look ends, or, where several
+-- share a transaction that will be rolled back, when the next one begins.
+DROP TABLE IF EXISTS
+    staged_returns, staged_labels, staged_exchange_items, staged_transactions, too_old, return_in, label_read, label_in,
+    item_read, item_in, episode_of, transaction_read, transaction_in, forgotten;
+
 CREATE TEMP TABLE staged_returns (
     return_id text, state text, status text, outcome text, order_name text, customer_email text, customer_phone text,
     status_page_url text, labels_enabled boolean, is_instant_exchange boolean, charge_at timestamptz,

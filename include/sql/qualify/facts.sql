@@ -17,6 +17,7 @@ LEFT JOIN LATERAL (
     SELECT l.*
     FROM mirror_label AS l
     WHERE l.shop = %(shop)s AND l.return_id = c.return_id AND l.tracking_status <> 'canceled'
+        AND l.became IS NULL
     -- A label without a number counts while the return has none with one.
     ORDER BY l.number = '', coalesce(l.created_at, l.first_seen_at) DESC, l.first_seen_at DESC, l.number DESC
     LIMIT 1
