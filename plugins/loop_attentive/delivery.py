@@ -279,7 +279,7 @@ class Ledger:
 
     async def mark(self, events: Sequence[Claimed]) -> tuple[list[Marked], Counter[str]]:
         """Marks those of the leased events that may leave now; tells how the others were judged."""
-        reminders = [event for event in events if BY_NAME[event.event_type].reminder]
+        reminders = [event for event in events if event.event_type in REMINDERS]
         judgement: tuple[list[uuid.UUID], list[uuid.UUID]] = ([], [])
         if reminders:
             judgement = await self._judging.run(lambda connection: self._judge(connection, reminders))
@@ -529,10 +529,10 @@ class Room:
     def answered(self) -> None:
         self._size = min(self._size + 1, MOST_UNDER_WAY)
 
-    def unanswered(self, started_at: float, now: float) -> None:
-        """Halves, once for all requests that were under way together."""
+    def unanswered(self, started_at: float, now: float, under_way: int) -> None:
+        """Leaves room for half of what is under way; once for all requests that were so together."""
         if started_at > self._shrunk_at:
-            self._size = max(self._size / 2, FEWEST_UNDER_WAY)
+            self._size = max(min(self._size, under_way) / 2, FEWEST_UNDER_WAY)
             self._shrunk_at = now
 
 
@@ -557,13 +557,18 @@ class Flight(Departure):
             await self._exchange_permit()
 
     async def _exchange_permit(self) -> None:
-        pace = self._sender.pace
-        pace.unused(self.permit)
-        while not (permits := await pace.take(1)):
+        self._sender.pace.unused(self.permit)
+        while not (permits := await self._ask_for_a_permit()):
             await asyncio.sleep(self._sender.until_next_permit())
-            if self._sender.calls_back(self):
-                raise CalledBack
         self.permit = permits[0]
+
+    async def _ask_for_a_permit(self) -> list[Permit]:
+        if self._sender.calls_back(self):
+            raise CalledBack
+        try:
+            return await self._sender.pace.take(1)
+        except db.DatabaseAway:
+            raise CalledBack from None
 
     def left(self) -> None:
         self.left_at = self._sender.monotonic()
@@ -765,7 +770,7 @@ class Sender:
             self._room.answered()
         match answer.outcome:
             case "unknown":
-                self._room.unanswered(flight.marked_at, at)
+                self._room.unanswered(flight.marked_at, at, len(self._flights))
             case "throttled":
                 self.pace.pause(answer.retry_after)
             case "unauthorized":

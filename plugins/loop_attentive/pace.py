@@ -56,6 +56,7 @@ class Permit:
     usable_at: float
     lapses_at: float
     used_at: float | None = None
+    given_back: bool = False
 
 
 class ClockMap:
@@ -170,12 +171,18 @@ class Pace:
 
     def used(self, permit: Permit) -> None:
         """The permit's request is being written in this moment."""
-        permit.used_at = self._monotonic()
-        self._news.back.append(permit)
+        if not permit.given_back:
+            permit.used_at = self._monotonic()
+        self._give_back(permit)
 
     def unused(self, permit: Permit) -> None:
         """The permit will not be used: it is free again as it was."""
-        self._news.back.append(permit)
+        self._give_back(permit)
+
+    def _give_back(self, permit: Permit) -> None:
+        if not permit.given_back:
+            permit.given_back = True
+            self._news.back.append(permit)
 
     def pause(self, seconds: float | None) -> None:
         """The account asked for a pause, of all workers. To be told soon: see tell."""

@@ -1,17 +1,15 @@
 -- Leases the oldest events of a batch that may leave now: due, nobody's, and first of their return. Changes no state.
-WITH clock AS MATERIALIZED (
-    SELECT coalesce(%(now)s::timestamptz, clock_timestamp()) AS now
-),
-pending AS MATERIALIZED (
+WITH pending AS MATERIALIZED (
     SELECT e.event_id
     FROM event AS e
     WHERE
         e.shop = %(shop)s
         AND e.status = 'pending'
-        AND e.bucket %% %(of)s = %(index)s
+        AND e.body IS NOT NULL
+        AND e.bucket = ANY (%(buckets)s::smallint[])
         AND (e.order_at, e.order_no, e.event_id) > (%(after_at)s::timestamptz, %(after_no)s::smallint, %(after_id)s::uuid)
-        AND e.due_at <= (SELECT now FROM clock)
-        AND (e.lease_until IS NULL OR e.lease_until < (SELECT now FROM clock))
+        AND e.due_at <= %(now)s::timestamptz
+        AND (e.lease_until IS NULL OR e.lease_until < %(now)s::timestamptz)
         AND e.event_type <> ALL (%(stopped)s::text[])
         AND e.reason IS DISTINCT FROM %(waits_for_source)s
         AND (e.event_type = ANY (%(money)s::text[]) OR NOT {earlier})
@@ -25,9 +23,9 @@ resends AS MATERIALIZED (
     WHERE
         e.shop = %(shop)s
         AND e.status = 'unknown'
-        AND e.bucket %% %(of)s = %(index)s
-        AND e.resend_at <= (SELECT now FROM clock)
-        AND (e.lease_until IS NULL OR e.lease_until < (SELECT now FROM clock))
+        AND e.bucket = ANY (%(buckets)s::smallint[])
+        AND e.resend_at <= %(now)s::timestamptz
+        AND (e.lease_until IS NULL OR e.lease_until < %(now)s::timestamptz)
         AND e.event_type <> ALL (%(stopped)s::text[])
         AND e.reason IS DISTINCT FROM %(waits_for_source)s
         AND NOT {earlier}
@@ -37,11 +35,10 @@ resends AS MATERIALIZED (
 ),
 claimed AS (
     UPDATE event AS e
-    SET lease = %(lease)s, lease_until = clock.now + %(lease_time)s::interval
-    FROM (SELECT event_id FROM pending UNION ALL SELECT event_id FROM resends) AS c, clock
+    SET lease = %(lease)s, lease_until = %(now)s::timestamptz + %(lease_time)s::interval
+    FROM (SELECT event_id FROM pending UNION ALL SELECT event_id FROM resends) AS c
     WHERE e.event_id = c.event_id
     RETURNING e.event_id, e.event_type, e.return_id, e.status = 'unknown' AS resend, e.order_at, e.order_no
 )
-SELECT event_id, event_type, return_id, resend, order_at, order_no, (SELECT now FROM clock) AS now
-FROM claimed
+SELECT event_id, event_type, return_id, resend, order_at, order_no FROM claimed
 ORDER BY order_at, order_no, event_id

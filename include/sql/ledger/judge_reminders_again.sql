@@ -4,6 +4,6 @@ SET reason = NULL
 WHERE
     shop = %(shop)s
     AND status IN ('pending', 'unknown')
-    AND bucket %% %(of)s = %(index)s
+    AND bucket = ANY (%(buckets)s::smallint[])
     AND reason = %(waits_for_source)s
     AND (status = 'pending' OR resend_at IS NOT NULL)

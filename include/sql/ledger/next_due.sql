@@ -16,7 +16,7 @@ FROM (
     FROM event
     WHERE
         shop = %(shop)s
-        AND bucket %% %(of)s = %(index)s
+        AND bucket = ANY (%(buckets)s::smallint[])
         AND status IN ('pending', 'sending', 'unknown')
         AND (status <> 'unknown' OR resend_at IS NOT NULL)
 ) AS waiting

@@ -1,0 +1,7 @@
+-- A sender names the rows it means, or walks an index in its order: no other plan pays, whatever the statistics say.
+SET enable_seqscan = off;
+SET enable_bitmapscan = off;
+SET enable_hashjoin = off;
+SET enable_mergejoin = off;
+SET enable_sort = off;
+SET jit = off;

@@ -1,0 +1,422 @@
+"""The Attentive hook and transport: connections, requests, and what an answer may say."""
+
+import asyncio
+import json
+import logging
+import ssl
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from airflow.sdk import Connection
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from loop_attentive import attentive
+from loop_attentive.attentive import Answer, AttentiveHook, AttentiveTransport, Endpoint, Words, account, endpoint
+from loop_attentive.errors import NeedsMending
+from sandbox.attentive import Fault, Standin
+from tests.sending import CREATED, KEY, event_body
+
+EVENT = {
+    "type": CREATED,
+    "externalEventId": "6b1f9a6e-0000-5000-8000-000000000001",
+    "occurredAt": "2026-01-01T00:00:00.000Z",
+    **event_body("1001"),
+}
+
+
+class Departure:
+    """Counts what the transport tells."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    async def cleared(self) -> None:
+        self.told.append("cleared")
+
+    def left(self) -> None:
+        self.told.append("left")
+
+
+def connection(**parts: Any) -> Connection:
+    return Connection(conn_id="attentive", conn_type="http", **{"password": KEY} | parts)
+
+
+# ── The connection ──────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("parts", "url"),
+    [
+        ({"host": "https://api.attentivemobile.com"}, "https://api.attentivemobile.com/v1/events/custom"),
+        ({"host": "https://api.attentivemobile.com/v1"}, "https://api.attentivemobile.com/v1/events/custom"),
+        ({"host": "https://api.attentivemobile.com/v1/"}, "https://api.attentivemobile.com/v1/events/custom"),
+        ({"host": "https://gateway.example.com/attentive"}, "https://gateway.example.com/attentive/v1/events/custom"),
+        ({"host": "api.attentivemobile.com"}, "https://api.attentivemobile.com/v1/events/custom"),
+        ({"host": "api.attentivemobile.com", "schema": "https"}, "https://api.attentivemobile.com/v1/events/custom"),
+        ({"host": "example.com/v1", "schema": "https", "port": 8443}, "https://example.com:8443/v1/events/custom"),
+        ({"host": "127.0.0.1", "port": 8080}, "http://127.0.0.1:8080/v1/events/custom"),
+        ({"host": "http://localhost:8080/"}, "http://localhost:8080/v1/events/custom"),
+        ({"host": "http://[::1]:8080/"}, "http://[::1]:8080/v1/events/custom"),
+        ({"host": "http://standin:80", "extra": '{"plain_http": true}'}, "http://standin:80/v1/events/custom"),
+    ],
+)
+def test_base_urls(parts: dict[str, Any], url: str) -> None:
+    to = endpoint(connection(**parts))
+    assert to.events_url == url
+    assert to.me_url == url.replace("/events/custom", "/me")
+
+
+@pytest.mark.parametrize(
+    ("parts", "told"),
+    [
+        ({"host": "https://api.attentivemobile.com", "password": None}, "no password"),
+        ({"host": "https://api.attentivemobile.com", "password": "kéy"}, "no API key"),
+        ({"host": None}, "no base URL"),
+        ({"host": "ftp://example.com"}, "no base URL"),
+        ({"host": "https://example.com/?key=1"}, "no base URL"),
+        ({"host": "https://user:secret@example.com"}, "no base URL"),
+        ({"host": "https://example.com:port"}, "no URL"),
+        ({"host": "http://api.attentivemobile.com"}, "plain http"),
+        ({"host": "http://10.0.0.1"}, "plain http"),
+        ({"host": "https://example.com", "extra": '{"verify": false}'}, "certificates"),
+        ({"host": "https://example.com", "extra": '{"verify": "/no/such/file"}'}, "CA bundle"),
+    ],
+)
+def test_connections_that_cannot_be_used(parts: dict[str, Any], told: str) -> None:
+    with pytest.raises(NeedsMending, match=told) as raised:
+        endpoint(connection(**parts))
+    assert "attentive" in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert "secret" not in str(raised.value)
+    assert KEY not in str(raised.value)
+
+
+def test_extra_gives_headers_but_not_ours() -> None:
+    extra = {"X-Team": "returns", "authorization": "Basic x", "trust_env": True, "verify": True, "timeout": 3}
+    to = endpoint(connection(host="https://example.com", extra=json.dumps(extra)))
+    assert to.headers == {"X-Team": "returns"}
+    assert to.trust_env
+
+
+def test_a_key_never_shows() -> None:
+    to = endpoint(connection(host="https://example.com", extra='{"X-Secret": "s3cret"}'))
+    assert KEY not in repr(to)
+    assert "s3cret" not in repr(to)
+
+
+def test_an_account_is_host_and_key() -> None:
+    name = account("https://api.attentivemobile.com", KEY)
+    assert name == account("https://API.attentivemobile.com:443/v1", KEY)
+    assert len({name, account("http://api.attentivemobile.com", KEY), account("https://example.com", KEY),
+                account("https://api.attentivemobile.com:8443", KEY),
+                account("https://api.attentivemobile.com", KEY + "x")}) == 5  # fmt: skip
+    assert KEY not in name
+
+
+def test_a_connection_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AIRFLOW_CONN_NOWHERE", raising=False)
+    with pytest.raises(NeedsMending, match="Connection nowhere does not exist"):
+        asyncio.run(AttentiveHook("nowhere").endpoint())
+
+
+@pytest.mark.parametrize(("key", "known"), [(KEY, True), ("another", False)])
+def test_the_hook_checks_the_key(monkeypatch: pytest.MonkeyPatch, key: str, known: bool) -> None:
+    async def story() -> tuple[bool, str]:
+        async with Standin(key=KEY) as standin:
+            conn = connection(host=standin.url, password=key)
+            monkeypatch.setenv("AIRFLOW_CONN_ATTENTIVE", conn.get_uri())
+            return await AttentiveHook().check()
+
+    ok, message = asyncio.run(story())
+    assert ok == known
+    assert key not in message
+    if not known:
+        assert "connection attentive" in message
+        assert "401" in message
+
+
+# ── Requests ────────────────────────────────────────────────────────────────
+
+
+def ask(to: str, departure: Departure | None = None, **options: Any) -> Answer:
+    async def story() -> Answer:
+        async with AttentiveTransport(Endpoint(to, KEY), **options) as transport:
+            return await transport.send(EVENT, departure or Departure())
+
+    return asyncio.run(story())
+
+
+def ask_standin(*faults: Fault) -> Answer:
+    async def story() -> Answer:
+        async with Standin(key=KEY) as standin, AttentiveTransport(Endpoint(standin.url, KEY)) as transport:
+            standin.faults.extend(faults)
+            return await transport.send(EVENT, Departure())
+
+    return asyncio.run(story())
+
+
+def test_an_event_is_accepted_by_a_strict_server_and_the_limit_is_heard() -> None:
+    assert ask_standin() == Answer("accepted", 200, None, None, 150)
+
+
+@pytest.mark.parametrize("body", ["html", "empty", "json"])
+def test_a_success_needs_no_json(body: Any) -> None:
+    assert ask_standin(Fault(body=body)).outcome == "accepted"
+
+
+def test_a_request_leaves_when_it_is_cleared_and_not_before() -> None:
+    class Late(Departure):
+        async def cleared(self) -> None:
+            await asyncio.sleep(0.2)
+            cleared_at.append(asyncio.get_running_loop().time())
+
+    cleared_at: list[float] = []
+
+    async def story() -> float:
+        async with Standin(key=KEY) as standin, AttentiveTransport(Endpoint(standin.url, KEY)) as transport:
+            late = Late()
+            await transport.send(EVENT, late)
+            assert late.told == ["left"]
+            return standin.received[0].arrived
+
+    assert asyncio.run(story()) >= cleared_at[0]
+
+
+def test_a_request_that_is_called_back_never_leaves() -> None:
+    class Never(Departure):
+        async def cleared(self) -> None:
+            raise LookupError
+
+    async def story() -> None:
+        async with Standin(key=KEY) as standin, AttentiveTransport(Endpoint(standin.url, KEY)) as transport:
+            with pytest.raises(LookupError):
+                await transport.send(EVENT, Never())
+            await asyncio.sleep(0.05)
+            assert len(standin.received) == 0
+
+    asyncio.run(story())
+
+
+def test_more_connections_than_aiohttp_opens_by_itself() -> None:
+    async def story() -> None:
+        async with Standin(key=KEY, limit=None) as standin, AttentiveTransport(Endpoint(standin.url, KEY)) as transport:
+            standin.faults.append(Fault(delay=0.5))
+            began_at = asyncio.get_running_loop().time()
+            answers = await asyncio.gather(*(transport.send(EVENT, Departure()) for _ in range(250)))
+            assert {answer.outcome for answer in answers} == {"accepted"}
+            assert asyncio.get_running_loop().time() - began_at < 2.5
+
+    asyncio.run(story())
+
+
+def test_environment_proxies_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    assert ask_standin().outcome == "accepted"
+
+
+def self_signed(path: Path) -> Path:
+    """A file with a key and its own certificate for 127.0.0.1."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    today = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(today - timedelta(days=1))
+        .not_valid_after(today + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    secret = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    path.write_bytes(secret + certificate.public_bytes(pem))
+    return path
+
+
+def test_a_certificate_that_nobody_signed_is_not_spoken_to(tmp_path: Path) -> None:
+    async def serve(request: web.Request) -> web.Response:
+        raise AssertionError
+
+    async def story() -> tuple[Answer, list[str]]:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(self_signed(tmp_path / "server.pem"))
+        app = web.Application()
+        app.router.add_post("/{path:.*}", serve)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
+        departure = Departure()
+        try:
+            async with AttentiveTransport(Endpoint(f"https://127.0.0.1:{runner.addresses[0][1]}", KEY)) as transport:
+                return await transport.send(EVENT, departure), departure.told
+        finally:
+            await runner.cleanup()
+
+    answer, told = asyncio.run(story())
+    assert (answer.outcome, answer.error, told) == ("not sent", "TLS: certificate not accepted", [])
+
+
+def test_nothing_of_a_request_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+
+    async def story() -> None:
+        asyncio.get_running_loop().set_debug(True)
+        asyncio.get_running_loop().slow_callback_duration = 0
+        async with Standin(key=KEY) as standin, AttentiveTransport(Endpoint(standin.url, KEY)) as transport:
+            for fault in (Fault(), Fault(status=400), Fault(kind="reset"), Fault(status=500, body="html")):
+                standin.faults[:] = [fault]
+                await transport.send(EVENT, Departure())
+
+    asyncio.run(story())
+    for private in (KEY, "jane.doe", "+1212", "#1001"):
+        assert private not in caplog.text
+
+
+# ── Answers ─────────────────────────────────────────────────────────────────
+
+NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (None, None),
+        ("7", 7),
+        ("0.5", 0.5),
+        ("-3", 0),
+        ("999999999", 3600),
+        ("Thu, 01 Jan 2026 12:00:30 GMT", 30),
+        ("Thu, 01 Jan 2026 12:00:30", 30),
+        ("Thu, 01 Jan 2026 11:00:00 GMT", 0),
+        ("Fri, 01 Jan 2100 00:00:00 GMT", 3600),
+        ("soon", None),
+        ("nan", None),
+        ("inf", 3600),
+        ("", None),
+    ],
+)
+def test_retry_after(value: str | None, seconds: float | None) -> None:
+    assert attentive.retry_after(value, NOW) == seconds
+
+
+@pytest.mark.parametrize(
+    ("value", "limit"),
+    [("150", 150), (" 50 ", 50), ("0", None), ("-1", None), ("many", None), (None, None), ("1e3", None)],
+)
+def test_the_limit_that_an_answer_names(value: str | None, limit: int | None) -> None:
+    assert attentive.positive(value) == limit
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (b'{"error": {"id": "x", "message": "no such field"}}', "no such field"),
+        (b'{"error": "no such field"}', "no such field"),
+        (b'{"success": false, "message": "no such field"}', "no such field"),
+        (b"<html><body><h1>Bad gateway</h1></body></html>", "Bad gateway"),
+        (b'["a list"]', ""),
+        (b'{"error": 7}', ""),
+        (b"", ""),
+        (b"\xff\xfe no such field", "no such field"),
+        (b"[" * 60000, ""),
+    ],
+)
+def test_error_texts(body: bytes, text: str) -> None:
+    assert text in Words({}, KEY).remove_from(attentive.error_text(body))
+
+
+@pytest.mark.parametrize(
+    "echo",
+    [
+        "user.phone +12125550123 is bad",
+        "2125550123",
+        "(212) 555-0123",
+        "jane.doe.1001@example.com",
+        "jane.doe.1001%40example.com",
+        "JANE DOE",
+        "jane",
+        "Jane,Doe",
+        "order #1001",
+        "https://track.example/x",
+        "track.example/x",
+        KEY,
+        KEY.upper(),
+        f"Bearer {KEY}",
+        "\\u002b12125550123",
+        "a" * 80,
+        "zero\x00byte",
+    ],
+)
+def test_what_a_server_echoes_is_not_kept(echo: str) -> None:
+    event = {
+        "user": {"phone": "+12125550123", "email": "jane.doe.1001@example.com"},
+        "properties": {"order": "#1001", "trackingUrl": "https://track.example/x", "returnStatus": "open"},
+    }
+    shown = Words(event, KEY).remove_from(f"the value {echo} was not understood")
+    assert shown.startswith("the value")
+    assert shown.endswith("was not understood")
+    for private in ("212", "555", "jane", "doe", "example", "1001", "key", "track", "aaaa", "\x00"):
+        assert private not in shown.casefold()
+
+
+def test_error_texts_are_short() -> None:
+    assert len(Words({}, KEY).remove_from("so it goes " * 1000)) <= 160
+
+
+def test_an_answer_is_read_only_so_far() -> None:
+    async def endless(request: web.Request) -> web.StreamResponse:
+        await request.read()
+        response = web.StreamResponse(status=400)
+        await response.prepare(request)
+        for _ in range(10_000):
+            await response.write(b"so it goes " * 1000)
+        return response
+
+    async def story() -> tuple[Answer, float]:
+        app = web.Application()
+        app.router.add_post("/{path:.*}", endless)
+        runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        began_at = asyncio.get_running_loop().time()
+        try:
+            async with AttentiveTransport(Endpoint(f"http://127.0.0.1:{runner.addresses[0][1]}", KEY)) as transport:
+                answer = await transport.send(EVENT, Departure())
+                return answer, asyncio.get_running_loop().time() - began_at
+        finally:
+            await runner.cleanup()
+
+    answer, seconds = asyncio.run(story())
+    assert answer.outcome == "rejected"
+    assert answer.error is not None
+    assert len(answer.error) < 200
+    assert seconds < 2
+
+
+def test_an_answer_that_never_comes_is_unknown() -> None:
+    async def story() -> Answer:
+        async with (
+            Standin(key=KEY) as standin,
+            AttentiveTransport(Endpoint(standin.url, KEY), read_timeout=0.3) as transport,
+        ):
+            standin.faults.append(Fault(kind="silence"))
+            return await transport.send(EVENT, Departure())
+
+    assert asyncio.run(story()) == Answer("unknown", error="no answer in time")
+
+
+def test_a_host_that_is_not_there_is_not_sent() -> None:
+    departure = Departure()
+    answer = ask("http://127.0.0.1:9", departure)
+    assert (answer.outcome, answer.error, departure.told) == ("not sent", "connection refused", [])

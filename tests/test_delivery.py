@@ -1,0 +1,813 @@
+"""The sender against a real PostgreSQL and a real HTTP server: what becomes of an event, and that it adds up."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from loop_attentive.attentive import Answer, AttentiveTransport, Departure
+from loop_attentive.delivery import Batch, Delivered, NothingSent
+from loop_attentive.errors import NeedsMending
+from loop_attentive.settings import Shop
+from sandbox.attentive import Fault, Standin
+from tests.sending import (
+    CREATED,
+    EXPIRED,
+    EXPIRING,
+    KEY,
+    NOTICE,
+    REFUND,
+    UPDATED,
+    Book,
+    Sending,
+    event_body,
+    still_due_of,
+)
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def book(ledger: str) -> Book:
+    return Book(ledger, Shop(name="default"))
+
+
+Story = Callable[[Standin, Sending], Coroutine[Any, Any, None]]
+
+
+def tell(book: Book, story: Story, *, limit: int | None = 150) -> None:
+    """Runs a story with a stand-in, and checks afterwards that it adds up."""
+
+    async def told() -> None:
+        async with Standin(key=KEY, limit=limit) as standin:
+            await story(standin, Sending(book, standin.url))
+
+    asyncio.run(told())
+    book.check_sums()
+
+
+def send(book: Book, *faults: Fault, **options: Any) -> tuple[Delivered, Standin]:
+    """One delivery to a stand-in with these faults."""
+    result: list[tuple[Delivered, Standin]] = []
+
+    async def story(standin: Standin, sending: Sending) -> None:
+        standin.faults.extend(faults)
+        result.append((await sending(**options), standin))
+
+    tell(book, story)
+    return result[0]
+
+
+# ── Answers ─────────────────────────────────────────────────────────────────
+
+
+def test_an_accepted_event_keeps_nothing_private(book: Book) -> None:
+    event_id = book.add()
+    result, standin = send(book)
+    event = book.event(event_id)
+    assert (event["status"], event["body"], event["attempts"], event["http_status"]) == ("accepted", None, 1, 200)
+    assert not event["restamped"]
+    assert (result.counts, result.requests, result.pending, result.come_back_at) == ({"accepted": 1}, 1, 0, None)
+    [record] = standin.received
+    stamp = event["occurred_at"].strftime("%Y-%m-%dT%H:%M:%S.") + f"{event['occurred_at'].microsecond // 1000:03}Z"
+    assert record.body == {
+        "type": CREATED, "externalEventId": str(event_id), "occurredAt": stamp, **event_body("1001")
+    }  # fmt: skip
+    [attempt] = book.attempts(event_id)
+    assert attempt["outcome"] == "accepted"
+    assert attempt["error"] is None
+    assert attempt["occurred_at"] == event["sent_occurred_at"]
+    assert attempt["started_at"] <= attempt["finished_at"]
+
+
+def test_the_prefix_is_part_of_the_type(ledger: str) -> None:
+    book = Book(ledger, Shop(name="default", event_prefix="Shop A "))
+    book.add()
+    _, standin = send(book)
+    assert [record.type for record in standin.received] == ["Shop A Loop Return Created"]
+
+
+@pytest.mark.parametrize(
+    ("status", "state", "outcome", "money_state"),
+    [
+        (202, "accepted", "accepted", "accepted"),
+        (204, "accepted", "accepted", "accepted"),
+        (400, "rejected", "rejected", "rejected"),
+        (413, "rejected", "rejected", "rejected"),
+        (422, "rejected", "rejected", "rejected"),
+        (408, "pending", "failed", "unknown"),
+        (500, "pending", "failed", "unknown"),
+        (502, "pending", "failed", "unknown"),
+        (504, "pending", "failed", "unknown"),
+        (599, "pending", "failed", "unknown"),
+        (429, "pending", "throttled", "pending"),
+        (503, "pending", "throttled", "pending"),
+    ],
+)
+def test_answers(book: Book, status: int, state: str, outcome: str, money_state: str) -> None:
+    usual = book.add()
+    money = book.add(REFUND, "1002")
+    send(book, Fault(status=status, body="html"))
+    for event_id, expected in ((usual, state), (money, money_state)):
+        event = book.event(event_id)
+        [attempt] = book.attempts(event_id)
+        assert (event["status"], attempt["outcome"], attempt["http_status"]) == (expected, outcome, status)
+        assert (event["body"] is None) == (expected in ("accepted", "rejected"))
+        if expected == "pending":
+            assert event["due_at"] >= attempt["finished_at"] + timedelta(seconds=1)
+        if expected == "unknown":
+            assert event["resend_at"] is None
+            assert event["reason"] == f"HTTP {status}"
+
+
+@pytest.mark.parametrize("as_date", [True, False])
+def test_again_when_the_answer_says(book: Book, as_date: bool) -> None:
+    event_id = book.add()
+    result, _ = send(book, Fault(status=429, retry_after=40, retry_after_as_date=as_date))
+    event, [attempt] = book.event(event_id), book.attempts(event_id)
+    wait = event["due_at"] - attempt["finished_at"]
+    assert timedelta(seconds=38.5) < wait < timedelta(seconds=40.5)
+    assert result.come_back_at == event["due_at"]
+    assert book.one("SELECT paused_until - now() > interval '35 seconds' FROM pace")
+
+
+def test_a_throttled_event_goes_out_in_the_same_delivery(book: Book) -> None:
+    event_id = book.add()
+    result, standin = send(book, Fault(status=429, count=1), patience=10)
+    assert book.event(event_id)["status"] == "accepted"
+    assert [attempt["outcome"] for attempt in book.attempts(event_id)] == ["throttled", "accepted"]
+    first, second = standin.received
+    assert second.arrived - first.arrived >= 1.0
+    assert first.event_id == second.event_id
+    assert result.counts == {"throttled": 1, "accepted": 1}
+
+
+def test_backoff_is_bounded_however_often_it_was_tried(book: Book) -> None:
+    event_id = book.add(attempts=30)
+    book.run(
+        """
+        INSERT INTO attempt (
+            event_id, attempt, run_key, task_id, map_index, try_number, occurred_at, started_at, finished_at, outcome
+        )
+        SELECT %(id)s, n, %(run)s, 't', -1, 1, now(), now(), now(), 'failed' FROM generate_series(1, 30) AS n
+        """,
+        id=event_id,
+        run=book.run_key,
+    )
+    book.run("UPDATE run SET requests = 30")
+    send(book, Fault(status=500))
+    assert book.event(event_id)["due_at"] < datetime.now(UTC) + timedelta(seconds=301)
+
+
+def test_a_wrong_key_stops_the_run_and_harms_no_event(book: Book) -> None:
+    book.add_many(400)
+
+    async def story(standin: Standin, sending: Sending) -> None:
+        standin.faults.append(Fault(status=401, after=30))
+        with pytest.raises(NeedsMending, match="connection attentive") as raised:
+            await sending()
+        assert KEY not in str(raised.value)
+        assert len(standin.received) < 150
+
+    tell(book, story)
+    assert book.states()["pending"] == 400 - book.states()["accepted"]
+    assert book.one("SELECT count(*) FROM attempt WHERE http_status = 401") > 0
+
+
+@pytest.mark.parametrize("status", [403, 404, 302, 308])
+def test_a_refused_type_stops_alone(book: Book, status: int) -> None:
+    book.add_many(60, CREATED)
+    book.add_many(60, UPDATED)
+    blocked = book.add(CREATED, "77", age=timedelta(hours=3))
+    free = book.add(UPDATED, "77")
+    result, standin = send(book, Fault(status=status, type=CREATED))
+    assert result.stopped_types == {CREATED}
+    assert result.counts["accepted"] == 61
+    assert result.pending == 61
+    assert result.come_back_at is None
+    assert book.event(blocked)["status"] == "pending"
+    assert book.event(free)["status"] == "accepted"
+    assert standin.traffic(endpoint="elsewhere").requests == 0, "a redirect was followed"
+
+
+@pytest.mark.parametrize("status", [403, 307])
+def test_every_type_refused_is_for_a_person(book: Book, status: int) -> None:
+    book.add_many(40, CREATED)
+    book.add_many(40, UPDATED)
+
+    async def story(standin: Standin, sending: Sending) -> None:
+        standin.faults.append(Fault(status=status))
+        with pytest.raises(NeedsMending, match=r"refused every event type.*connection attentive"):
+            await sending()
+
+    tell(book, story)
+    assert book.states() == {"pending": 80}
+
+
+def test_twenty_rejected_in_a_row_stop_the_run(book: Book) -> None:
+    book.add_many(500)
+
+    async def story(standin: Standin, sending: Sending) -> None:
+        standin.faults.append(Fault(status=422, after=10))
+        with pytest.raises(NeedsMending, match="rejected 20 events in a row"):
+            await sending()
+
+    tell(book, story)
+    states = book.states()
+    assert states["accepted"] == 10
+    assert 20 <= states["rejected"] < 60
+    assert states["pending"] == 490 - states["rejected"]
+
+
+def test_now_and_then_a_rejected_event_stops_nothing(book: Book) -> None:
+    book.add_many(200)
+    result, _ = send(book, Fault(status=422, share=0.5))
+    assert sum(result.counts.values()) == 200
+    assert 60 < book.states()["rejected"] < 140
+
+
+def test_error_texts_hold_nothing_private(book: Book) -> None:
+    book.add()
+    book.run("UPDATE event SET body = jsonb_set(body, '{properties,order}', '\"Jane Doe order\"')")
+
+    async def story(_: Standin, sending: Sending) -> None:
+        echo = (
+            b'{"message": "bad request of Jane Doe, jane.doe.1001@example.com +12125550123, key ' + KEY.encode() + b'"}'
+        )
+        async with answering(b"HTTP/1.1 400 Bad\r\nContent-Length: %d\r\n\r\n%b" % (len(echo), echo)) as url:
+            sending.url = url
+            await sending()
+
+    tell(book, story)
+    [row] = book.all("SELECT error FROM attempt")
+    assert row["error"].startswith("HTTP 400 bad request of")
+    for private in ("Jane", "jane", "Doe", "@", "555", KEY, "key that"):
+        assert private not in row["error"]
+
+
+# ── Requests that never left, and answers that never came ───────────────────
+
+
+def unused_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@asynccontextmanager
+async def answering(answer: bytes) -> AsyncIterator[str]:
+    """The URL of a server that answers whatever comes with the same bytes, and hangs up."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+
+
+def test_nothing_sent_is_a_retry_and_harms_no_event(book: Book) -> None:
+    book.add_many(300)
+    book.add(REFUND, "5")
+
+    async def story(_: Standin, sending: Sending) -> None:
+        sending.url = f"http://127.0.0.1:{unused_port()}"
+        with pytest.raises(NothingSent, match="connection attentive") as raised:
+            await sending()
+        assert raised.value.retry_after > 0
+
+    tell(book, story)
+    assert book.states() == {"pending": 301}
+    attempts = book.all("SELECT DISTINCT outcome, error FROM attempt")
+    assert attempts == [{"outcome": "not sent", "error": "connection refused"}]
+
+
+def test_an_unknown_host_is_not_sent(book: Book) -> None:
+    book.add()
+
+    async def story(_: Standin, sending: Sending) -> None:
+        sending.url = "https://no-such-host.invalid"
+        with pytest.raises(NothingSent):
+            await sending()
+
+    tell(book, story)
+    assert book.all("SELECT outcome, error FROM attempt") == [{"outcome": "not sent", "error": "name not resolved"}]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(kind="reset"),
+        Fault(kind="reset", accepts=True),
+        Fault(kind="silence", accepts=True),
+        Fault(kind="silence"),
+    ],
+    ids=["reset", "reset after accepting", "accepted in silence", "silence"],
+)
+def test_an_answer_that_never_comes(book: Book, fault: Fault) -> None:
+    usual = book.add()
+    money = book.add(REFUND, "1002")
+
+    async def story(standin: Standin, sending: Sending) -> None:
+        sending.read_timeout = 0.5
+        standin.faults.append(Fault(**fault.settings()))
+        result = await sending()
+        assert result.counts == {"unknown": 2}
+        assert result.come_back_at == book.event(usual)["resend_at"]
+
+    tell(book, story)
+    [attempt] = book.attempts(usual)
+    assert book.event(usual)["status"] == book.event(money)["status"] == "unknown"
+    assert book.event(usual)["resend_at"] >= attempt["started_at"] + timedelta(minutes=2)
+    assert book.event(money)["resend_at"] is None
+    assert book.event(usual)["body"] is not None
+
+
+@pytest.mark.parametrize(
+    "answer", [b"nonsense\r\n\r\n", b"HTTP/1.1 abc\r\n\r\n", b"", b"\x00\xff" * 100, b"HTTP/1.1 200"]
+)
+def test_an_answer_that_is_no_http(book: Book, answer: bytes) -> None:
+    event_id = book.add()
+
+    async def story(_: Standin, sending: Sending) -> None:
+        async with answering(answer) as sending.url:
+            await sending()
+
+    tell(book, story)
+    assert book.event(event_id)["status"] == "unknown"
+
+
+def test_a_body_that_breaks_off_changes_nothing(book: Book) -> None:
+    event_id = book.add()
+
+    async def story(_: Standin, sending: Sending) -> None:
+        async with answering(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n{") as sending.url:
+            await sending()
+
+    tell(book, story)
+    assert book.event(event_id)["status"] == "accepted"
+
+
+def test_when_attentive_falls_silent_little_ends_in_doubt(book: Book) -> None:
+    book.add_many(2000)
+
+    async def story(standin: Standin, sending: Sending) -> None:
+        sending.read_timeout = 0.5
+        standin.faults.append(Fault(kind="silence", accepts=True, after=100))
+        stop = asyncio.Event()
+        running = asyncio.create_task(sending(stop=stop))
+        await asyncio.sleep(5)
+        stop.set()
+        await running
+
+    tell(book, story)
+    assert book.states()["accepted"] == 100
+    assert book.states()["unknown"] <= 220, "at full rate it would be some 600"
+
+
+def in_two_minutes(book: Book) -> None:
+    """Lets time pass for what is unknown or put off."""
+    book.run("UPDATE event SET resend_at = now() WHERE resend_at IS NOT NULL")
+    book.run("UPDATE event SET due_at = now()")
+
+
+def test_unknown_is_sent_again_once_with_the_same_body(book: Book) -> None:
+    event_id = book.add(age=timedelta(hours=11, minutes=20))
+
+    async def story(standin: Standin, sending: Sending) -> None:
+        standin.faults.append(Fault(kind="reset", accepts=True))
+        await sending()
+        assert (await sending()).requests == 0, "too early"
+        book.run("UPDATE event SET resend_at = now()")
+        await sending()
+        assert book.event(event_id)["resend_at"] is None
+        assert "no answer" in book.event(event_id)["reason"]
+        book.run("UPDATE event SET due_at = '-infinity'")
+        assert (await sending()).requests == 0, "the second lost answer is for a person"
+        first, second = standin.received
+        assert first.body == second.body
+
+    tell(book, story)
+    assert book.event(event_id)["status"] == "unknown"
+
+
+def test_unknown_is_not_sent_again_when_its_time_has_become_too_old(book: Book) -> None:
+    event_id = book.add(status="unknown", attempts=1, sent_at=datetime.now(UTC) - timedelta(minutes=3),
+                        sent_occurred_at=datetime.now(UTC) - timedelta(hours=11, minutes=31),
+                        resend_at=datetime.now(UTC) - timedelta(minutes=1))  # fmt: skip
+    book.run(
+        """
+        INSERT INTO attempt (
+            event_id, attempt, run_key, task_id, map_index, try_number, occurred_at, started_at, outcome
+        )
+        VALUES (%(id)s, 1, %(run)s, 't', -1, 1, now(), now() - interval '3 minutes', 'lost')
+        """,
+        id=event_id,
+        run=book.run_key,
+    )
+    result, _ = send(book)
+    assert result.requests == 0
+    event = book.event(event_id)
+    assert (event["status"], event["resend_at"]) == ("unknown", None)
+    assert event["body"] is not None
+
+
+def test_an_answer_lost_late_in_the_day_waits_for_a_person(book: Book) -> None:
+    event_id = book.add(age=timedelta(hours=11, minutes=29))
+    send(book, Fault(kind="reset"))
+    assert book.event(event_id)["status"] == "unknown"
+    assert book.event(event_id)["resend_at"] is None
+
+
+@pytest.mark.parametrize("status", [429, 500, 403])
+def test_a_resend_that_is_put_off_stays_unknown(book: Book, status: int) -> None:
+    event_id = book.add()
+
+    async def story(standin: Standin, sending: Sending) -> None:
+        standin.faults[:] = [Fault(kind="reset")]
+        await sending()
+        standin.faults[:] = [Fault(status=status, count=1)]
+        in_two_minutes(book)
+        if status == 403:
+            with pytest.raises(NeedsMending):
+                await Sending(Book(book.conninfo, book.shop), standin.url)()
+        else:
+            await sending()
+        event = book.event(event_id)
+        assert event["status"] == "unknown"
+        assert event["resend_at"] is not None
+        in_two_minutes(book)
+        book.run("UPDATE pace SET paused_until = now(), free_at = '{}', token = '{}'")
+        await sending()
+
+    tell(book, story)
+    assert book.event(event_id)["status"] == "accepted"
+
+
+# ── Late ────────────────────────────────────────────────────────────────────
+
+SLACK = timedelta(seconds=20)
+
+
+@pytest.mark.parametrize(
+    ("age", "state", "restamped"),
+    [
+        (timedelta(hours=11, minutes=30) - SLACK, "accepted", False),
+        (timedelta(hours=11, minutes=30) + SLACK, "accepted", True),
+        (timedelta(hours=24) - SLACK, "accepted", True),
+        (timedelta(hours=24) + SLACK, "expired", False),
+    ],
+)
+def test_late(book: Book, age: timedelta, state: str, restamped: bool) -> None:
+    event_id = book.add(age=age)
+    result, standin = send(book)
+    event = book.event(event_id)
+    assert (event["status"], event["restamped"]) == (state, restamped)
+    assert event["body"] is None
+    assert datetime.now(UTC) - event["occurred_at"] >= age, "the true time stays"
+    if state == "expired":
+        assert result.counts == {"expired": 1}
+        assert (event["reason"], event["attempts"], len(standin.received)) == ("too late", 0, 0)
+    elif restamped:
+        assert abs(datetime.now(UTC) - event["sent_occurred_at"]) < timedelta(minutes=1)
+        assert standin.received[0].notes == ()
+
+
+def test_what_a_person_released_counts_from_then(book: Book) -> None:
+    long_ago = timedelta(days=9)
+    good = book.add(return_id="1", age=long_ago, released_at=datetime.now(UTC) - timedelta(hours=23))
+    bad = book.add(return_id="2", age=long_ago, released_at=datetime.now(UTC) - timedelta(hours=25))
+    send(book)
+    assert (book.event(good)["status"], book.event(good)["restamped"]) == ("accepted", True)
+    assert book.event(bad)["status"] == "expired"
+
+
+def test_reminders_go_out_as_long_as_they_hold(book: Book) -> None:
+    old = timedelta(hours=30)
+    holds = book.add(EXPIRING, "1", age=old)
+    gone = book.add(EXPIRING, "2", age=old)
+    waits = book.add(EXPIRED, "3", age=old)
+    behind_gone = book.add(UPDATED, "2")
+    behind_waiting = book.add(UPDATED, "3")
+    book.run(
+        """
+        INSERT INTO source_cursor (shop, source_table, source, newest_synced_at, has_rows, looked_at)
+        SELECT 'default', t, 's', now() - interval '3 days', true, now() FROM unnest('{returns,labels}'::text[]) AS t
+        """
+    )
+
+    async def story(standin: Standin, sending: Sending) -> None:
+        rule = still_due_of("1", if_fresh=("3",))
+        result = await sending(still_due=rule, patience=1)
+        assert result.counts == {"accepted": 3, "waits": 1, "no longer": 1}
+        assert (result.pending, result.come_back_at) == (1, None)
+        event = book.event(waits)
+        assert (event["status"], event["reason"]) == ("pending", "waits for a fresh source")
+        book.run("UPDATE source_cursor SET newest_synced_at = now()")
+        assert (await sending(still_due=rule)).counts == {"accepted": 1}
+
+    tell(book, story)
+    assert (book.event(holds)["status"], book.event(holds)["restamped"]) == ("accepted", True)
+    event = book.event(gone)
+    assert (event["status"], event["reason"], event["body"]) == ("suppressed", "no longer true", None)
+    for event_id in (waits, behind_gone, behind_waiting):
+        assert book.event(event_id)["status"] == "accepted"
+
+
+def test_a_notice_must_hold_until_it_has_left(book: Book) -> None:
+    event_id = book.add(NOTICE, "1")
+    asked: list[str] = []
+
+    def rule(_: object) -> str:
+        asked.append("")
+        return "SELECT '1' WHERE %(as_of)s > clock_timestamp() + interval '2 seconds'"
+
+    send(book, still_due=rule)
+    assert asked
+    assert book.event(event_id)["status"] == "accepted"
+
+
+# ── Order ───────────────────────────────────────────────────────────────────
+
+
+def test_events_of_a_return_leave_in_order_and_one_after_the_other(book: Book) -> None:
+    chains = {
+        str(return_id): [
+            str(book.add(UPDATED if n else CREATED, str(return_id), age=timedelta(minutes=30 - n))) for n in range(4)
+        ]
+        for return_id in range(1, 21)
+    }
+    _, standin = send(book, Fault(delay=0.05, jitter=0.2))
+    arrived = defaultdict(list)
+    for record in standin.received:
+        assert record.body is not None
+        arrived[str(record.body["properties"]["returnId"])].append(record)
+    for return_id, chain in chains.items():
+        assert [record.event_id for record in arrived[return_id]] == chain
+        for one, next_one in zip(arrived[return_id], arrived[return_id][1:], strict=False):
+            assert next_one.arrived >= one.arrived + 0.05
+
+
+def test_same_instant_goes_by_the_tables_order(book: Book) -> None:
+    at = datetime.now(UTC) - timedelta(minutes=1)
+    last = book.add(UPDATED, "1", order_at=at)
+    first = book.add(CREATED, "1", order_at=at)
+    _, standin = send(book)
+    assert [record.event_id for record in standin.received] == [str(first), str(last)]
+
+
+@pytest.mark.parametrize(
+    ("earlier", "waits"),
+    [
+        ({"status": "pending", "due_at": datetime(2100, 1, 1, tzinfo=UTC)}, True),
+        ({"status": "unknown", "resend_at": datetime(2100, 1, 1, tzinfo=UTC)}, True),
+        ({"status": "unknown"}, False),
+        ({"status": "held"}, False),
+        ({"status": "rejected"}, False),
+        ({"status": "suppressed"}, False),
+        ({"status": "pending", "due_at": datetime(2100, 1, 1, tzinfo=UTC), "event_type": REFUND}, False),
+    ],
+)
+def test_what_an_event_waits_for(book: Book, earlier: dict[str, Any], waits: bool) -> None:
+    book.add(**{"event_type": CREATED} | earlier, return_id="1", age=timedelta(hours=1))
+    event_id = book.add(UPDATED, "1")
+    money = book.add(REFUND, "1")
+    result, _ = send(book)
+    assert book.event(event_id)["status"] == ("pending" if waits else "accepted")
+    assert book.event(money)["status"] == "accepted", "money does not wait"
+    if waits:
+        assert result.come_back_at == datetime(2100, 1, 1, tzinfo=UTC)
+
+
+def test_an_earlier_event_put_off_holds_the_next_one_back(book: Book) -> None:
+    first, second = book.add(CREATED, "1", age=timedelta(hours=1)), book.add(UPDATED, "1")
+    _, standin = send(book, Fault(status=500, count=1), patience=10)
+    assert [record.event_id for record in standin.received] == [str(first), str(first), str(second)]
+
+
+# ── Pace ────────────────────────────────────────────────────────────────────
+
+
+def test_the_limit_that_answers_name_is_kept_within_a_second(book: Book) -> None:
+    book.add_many(250)
+
+    async def story(standin: Standin, sending: Sending) -> None:
+        result = await sending(patience=10)
+        assert result.counts["accepted"] == 250
+        first = standin.received[0].arrived
+        late = [record for record in standin.received if record.arrived > first + 2]
+        assert sum(record.status == 429 for record in late) <= 3
+        assert book.one("SELECT learned FROM pace") == 50
+
+    tell(book, story, limit=50)
+
+
+def test_a_connection_that_opens_slowly_costs_its_permit_and_not_the_event(book: Book) -> None:
+    book.add_many(30)
+    marked_and_waiting: list[float] = []
+
+    class Slow:
+        def __init__(self, transport: AttentiveTransport) -> None:
+            self._transport = transport
+
+        async def send(self, event: dict[str, Any], departure: Departure) -> Answer:
+            await asyncio.sleep(1.5)
+            marked_and_waiting.append(time.monotonic())
+            return await self._transport.send(event, departure)
+
+    async def story(standin: Standin, sending: Sending) -> None:
+        result = await sending(through=Slow)
+        assert result.counts == {"accepted": 30}
+        assert {attempt["attempt"] for attempt in book.all("SELECT attempt FROM attempt")} == {1}
+
+    tell(book, story)
+    assert len(marked_and_waiting) == 30
+
+
+# ── Leases, batches, and ends ───────────────────────────────────────────────
+
+
+def test_batches_part_the_events(book: Book) -> None:
+    book.add_many(60)
+
+    async def story(standin: Standin, sending: Sending) -> None:
+        one = await sending(Batch(0, 2))
+        assert 0 < one.requests < 60
+        assert one.pending == 0
+        other = await sending(Batch(1, 2))
+        assert one.requests + other.requests == 60
+
+    tell(book, story)
+    assert book.states() == {"accepted": 60}
+
+
+def test_two_senders_on_one_batch_send_each_event_once(book: Book) -> None:
+    book.add_many(900)
+    for return_id in range(30):
+        for n in range(4):
+            book.add(UPDATED, str(100001 + return_id), age=timedelta(minutes=30 - n))
+
+    async def story(standin: Standin, sending: Sending) -> None:
+        standin.faults.append(Fault(delay=0.02, jitter=0.1))
+        results = await asyncio.gather(sending(requests_per_second=600), sending(requests_per_second=600))
+        assert all(result.requests > 50 for result in results)
+        assert set(Counter(record.event_id for record in standin.received if record.accepted).values()) == {1}
+
+    tell(book, story, limit=None)
+    assert book.states() == {"accepted": 1020}
+
+
+def test_a_dead_senders_events_become_unknown_and_its_late_answer_still_counts(book: Book) -> None:
+    event_id = book.add()
+    book.add(UPDATED, "1001", age=timedelta(seconds=1))
+
+    async def story(standin: Standin, sending: Sending) -> None:
+        standin.faults.append(Fault(delay=1.0, count=1))
+        first = asyncio.create_task(sending())
+        while not standin.received:
+            await asyncio.sleep(0.01)
+        book.run("UPDATE event SET lease_until = now() - interval '1 second' WHERE status = 'sending'")
+        second = await sending()
+        assert second.requests == 0
+        event = book.event(event_id)
+        assert event["status"] == "unknown"
+        assert event["resend_at"] > event["sent_at"] + timedelta(minutes=2)
+        assert [attempt["outcome"] for attempt in book.attempts(event_id)] == ["lost"]
+        await first
+
+    tell(book, story)
+    assert book.states() == {"accepted": 2}
+    assert [attempt["outcome"] for attempt in book.attempts(event_id)] == ["accepted"]
+
+
+def test_an_accepted_attempt_decides_whatever_the_others_say(book: Book) -> None:
+    event_id = book.add()
+
+    async def story(standin: Standin, sending: Sending) -> None:
+        standin.faults[:] = [Fault(delay=2.0, count=1), Fault(status=400, count=1)]
+        slow = asyncio.create_task(sending())
+        while not standin.received:
+            await asyncio.sleep(0.01)
+        book.run("UPDATE event SET lease_until = now() - interval '1 second' WHERE status = 'sending'")
+        await sending()
+        in_two_minutes(book)
+        await sending()
+        assert book.event(event_id)["status"] == "rejected"
+        await slow
+
+    tell(book, story)
+    assert book.event(event_id)["status"] == "accepted"
+    assert [attempt["outcome"] for attempt in book.attempts(event_id)] == ["accepted", "rejected"]
+
+
+def test_a_stop_lets_answers_come_in_and_takes_marks_back(book: Book) -> None:
+    book.add_many(600)
+
+    async def story(standin: Standin, sending: Sending) -> None:
+        standin.faults.append(Fault(delay=0.5))
+        stop = asyncio.Event()
+        running = asyncio.create_task(sending(stop=stop))
+        while len(standin.received) < 100:
+            await asyncio.sleep(0.01)
+        stop.set()
+        told_at = time.monotonic()
+        result = await running
+        assert time.monotonic() - told_at < 1.5
+        assert result.stopped
+        assert result.counts == {"accepted": len(standin.received)}
+        assert len(standin.received) < 130
+
+    tell(book, story)
+    assert book.states()["pending"] == 600 - book.states()["accepted"]
+    assert book.one("SELECT count(*) FROM pace, unnest(free_at) AS f WHERE f > now() + interval '1.1 seconds'") == 0
+
+
+SENDER_PROCESS = """
+    import asyncio, sys
+    from loop_attentive.settings import Shop
+    from tests.sending import Book, Sending
+    book = Book(sys.argv[1], Shop(name="default"))
+    print(book.run_key, flush=True)
+    asyncio.run(Sending(book, sys.argv[2])())
+"""
+
+
+def start_sender(conninfo: str, url: str) -> subprocess.Popen[str]:
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'plugins'}"}
+    code = textwrap.dedent(SENDER_PROCESS)
+    return subprocess.Popen(
+        [sys.executable, "-c", code, conninfo, url], env=environment, stdout=subprocess.PIPE, text=True
+    )
+
+
+def test_a_killed_sender_loses_nothing_and_leaves_little_in_doubt(book: Book) -> None:
+    book.add_many(1500)
+
+    async def story(standin: Standin, sending: Sending) -> None:
+        standin.faults.append(Fault(delay=0.08))
+        process = start_sender(book.conninfo, standin.url)
+        while len(standin.received) < 300:
+            await asyncio.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        await asyncio.to_thread(process.wait)
+        await asyncio.sleep(0.3)
+        in_doubt = book.one("SELECT count(*) FROM event WHERE status = 'sending'")
+        assert in_doubt <= 50, "12 on their way at 80 ms, 12 not settled yet, 22 marked ahead"
+        book.run("UPDATE event SET lease_until = now() - interval '1 second' WHERE lease IS NOT NULL")
+        await sending()
+        assert book.states() == {"unknown": in_doubt, "accepted": 1500 - in_doubt}
+        in_two_minutes(book)
+        await sending()
+        times = Counter(record.event_id for record in standin.received if record.accepted)
+        assert len(times) == 1500
+        twice = {event_id for event_id, count in times.items() if count > 1}
+        lost = {str(row["event_id"]) for row in book.all("SELECT event_id FROM attempt WHERE outcome = 'lost'")}
+        assert twice <= lost
+        assert len(lost) == in_doubt
+        assert max(times.values()) <= 2
+
+    tell(book, story)
+    assert book.states() == {"accepted": 1500}
+
+
+def test_a_database_that_goes_away_for_a_moment_costs_nothing(book: Book) -> None:
+    book.add_many(500)
+
+    async def story(standin: Standin, sending: Sending) -> None:
+        standin.faults.append(Fault(delay=0.05))
+        running = asyncio.create_task(sending())
+        for _ in range(4):
+            await asyncio.sleep(0.6)
+            book.run(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE pid <> pg_backend_pid() AND datname = current_database()"
+            )
+        result = await running
+        assert result.counts["accepted"] == 500
+        assert set(Counter(record.event_id for record in standin.received if record.accepted).values()) == {1}
+
+    tell(book, story)
+    assert book.states() == {"accepted": 500}
+
+
+def test_a_database_that_is_not_migrated_says_so(database: str) -> None:
+    with pytest.raises(psycopg.errors.UndefinedTable):
+        Book(database, Shop(name="default"))

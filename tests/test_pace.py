@@ -1,0 +1,307 @@
+"""The pace of an account: never more than the limit in any sliding second, and hardly less."""
+
+import asyncio
+import subprocess
+import sys
+import time
+from collections.abc import Coroutine
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
+
+import psycopg
+import pytest
+
+from loop_attentive import db
+from loop_attentive.pace import HOLD, PERIOD, ClockMap, Pace, Permit
+from tests.sending import connect
+
+
+def busiest_second(moments: list[float]) -> int:
+    """The most moments in any sliding second."""
+    moments = sorted(moments)
+    most = start = 0
+    for end, moment in enumerate(moments):
+        while moments[start] <= moment - 1.0:
+            start += 1
+        most = max(most, end - start + 1)
+    return most
+
+
+def pace_of(ledger: str, limit: int, shop: str = "default", account: str = "a", **options: Any) -> Pace:
+    return Pace(partial(db.aconnect, ledger, autocommit=True), account, shop, limit, **options)
+
+
+async def use(pace: Pace, seconds: float, *, handful: int = 20) -> list[float]:
+    """Writes as fast as the pace allows, for so long."""
+    written: list[float] = []
+    until = time.monotonic() + seconds
+    while (now := time.monotonic()) < until:
+        permits = await pace.take(handful)
+        for permit in permits:
+            await asyncio.sleep(permit.usable_at - time.monotonic())
+            if pace.holds(permit):
+                pace.used(permit)
+                written.append(time.monotonic())
+            else:
+                pace.unused(permit)
+        if not permits:
+            await asyncio.sleep(max((pace.next_free_at or now) - now - 0.075, 0.01))
+    return written
+
+
+def run(story: Coroutine[Any, Any, Any]) -> Any:
+    return asyncio.run(story)
+
+
+def test_one_worker_keeps_the_limit_and_uses_it(ledger: str) -> None:
+    async def story() -> list[float]:
+        pace = pace_of(ledger, 150)
+        written = await use(pace, 5)
+        await pace.close()
+        return written
+
+    written = run(story())
+    assert busiest_second(written) <= 150
+    assert len(written) >= 0.75 * 150 * 5
+
+
+def test_workers_share_an_account_and_only_that(ledger: str) -> None:
+    async def story() -> list[list[float]]:
+        paces = [pace_of(ledger, 60), pace_of(ledger, 60), pace_of(ledger, 60, account="b")]
+        return list(await asyncio.gather(*(use(pace, 3, handful=5) for pace in paces)))
+
+    one, two, other = run(story())
+    assert busiest_second(one + two) <= 60
+    assert len(one + two) >= 0.7 * 60 * 3
+    assert busiest_second(other) <= 60
+    assert len(other) >= 0.7 * 60 * 3
+
+
+def test_the_smallest_setting_of_the_accounts_shops_counts(ledger: str) -> None:
+    async def story() -> tuple[int, int]:
+        large, small = pace_of(ledger, 100), pace_of(ledger, 30, shop="small")
+        await large.take(1)
+        await small.take(1)
+        await large.take(0)
+        both = large.limit
+        with connect(ledger) as connection:
+            connection.execute("UPDATE pace_setting SET renewed_at = now() - interval '25 hours' WHERE shop = 'small'")
+        later = pace_of(ledger, 100)
+        await later.take(1)
+        return both, later.limit
+
+    assert run(story()) == (30, 100)
+
+
+def test_a_pause_holds_for_all_workers_and_ends_without_a_burst(ledger: str) -> None:
+    async def story() -> tuple[float, list[float]]:
+        one, two = pace_of(ledger, 100), pace_of(ledger, 100)
+        held = (await one.take(1))[0]
+        two.pause(None)
+        await two.tell()
+        paused_at = time.monotonic()
+        await one.take(0)
+        assert not one.holds(held)
+        both = await asyncio.gather(use(one, 2.5), use(two, 2.5))
+        return paused_at, [*both[0], *both[1]]
+
+    paused_at, written = run(story())
+    assert min(written) >= paused_at + 0.98
+    assert busiest_second(written) <= 100
+    assert sum(moment < min(written) + 0.2 for moment in written) <= 30
+
+
+def test_a_long_pause_is_told_and_never_shortened(ledger: str) -> None:
+    async def story() -> float:
+        one, two = pace_of(ledger, 100), pace_of(ledger, 100)
+        await one.take(0)
+        one.pause(600)
+        await one.tell()
+        two.pause(2)
+        assert await two.take(5) == []
+        return two.paused_until - time.monotonic()
+
+    assert 595 < run(story()) <= 600.1
+
+
+def test_a_lower_limit_holds_within_a_second_and_a_higher_one_comes_back_evenly(ledger: str) -> None:
+    async def story() -> tuple[float, list[float], float, list[float]]:
+        pace = pace_of(ledger, 120)
+        before = await use(pace, 1.5)
+        pace.heard(40)
+        told_at = time.monotonic()
+        low = await use(pace, 3)
+        assert pace.limit == 40
+        for _ in range(30):
+            pace.heard(500)
+        raised_at = time.monotonic()
+        high = await use(pace, 3)
+        assert pace.limit == 120
+        return told_at, before + low, raised_at, low + high
+
+    told_at, first, raised_at, second = run(story())
+    assert busiest_second([moment for moment in first if moment > told_at + 0.1]) <= 40
+    assert busiest_second(second) <= 120
+    assert sum(raised_at < moment < raised_at + 0.2 for moment in second) <= 60
+    assert sum(moment > raised_at + 1.5 for moment in second) >= 0.8 * 120 * 1.4
+
+
+def test_one_answer_with_a_higher_limit_is_not_believed(ledger: str) -> None:
+    async def story() -> int:
+        pace = pace_of(ledger, 100)
+        await pace.take(1)
+        pace.heard(30)
+        await pace.tell()
+        pace.heard(100)
+        await pace.take(1)
+        return pace.limit
+
+    assert run(story()) == 30
+
+
+def test_unused_permits_are_free_again_as_they_were(ledger: str) -> None:
+    async def story() -> None:
+        pace = pace_of(ledger, 50)
+        first = await rested(pace)
+        assert len(first) >= 5
+        for permit in first:
+            pace.unused(permit)
+        second = await pace.take(len(first))
+        assert [permit.usable_at for permit in second] == pytest.approx(
+            [permit.usable_at for permit in first], abs=0.01
+        )
+
+    run(story())
+
+
+def test_a_permit_is_given_back_once(ledger: str) -> None:
+    async def story() -> None:
+        pace = pace_of(ledger, 50)
+        [*_, permit] = await rested(pace)
+        pace.unused(permit)
+        pace.unused(permit)
+        pace.used(permit)
+        await pace.tell()
+        with connect(ledger) as connection:
+            row = connection.execute("SELECT cardinality(free_at), cardinality(token) FROM pace").fetchone()
+        assert row == (50, 50)
+
+    run(story())
+
+
+async def rested(pace: Pace) -> list[Permit]:
+    """The first permits after a rest."""
+    await pace.take(0)
+    await asyncio.sleep(PERIOD.total_seconds() * 1.1)
+    return await pace.take(100)
+
+
+def test_a_dead_workers_permits_come_back_by_themselves(ledger: str) -> None:
+    async def story() -> None:
+        dead, alive = pace_of(ledger, 1), pace_of(ledger, 1)
+        [held] = await rested(dead)
+        assert await alive.take(1) == []
+        assert alive.next_free_at is not None
+        wait = alive.next_free_at - held.usable_at
+        assert wait == pytest.approx((HOLD + PERIOD).total_seconds(), abs=0.01)
+
+    run(story())
+
+
+def test_a_late_give_back_harms_nobody(ledger: str) -> None:
+    """A worker stands still, its permits come back and are taken by another; then it goes on and gives them back."""
+
+    async def story() -> list[float]:
+        stalled, other = pace_of(ledger, 20), pace_of(ledger, 20)
+        held = await rested(stalled)
+        assert held
+        with connect(ledger) as connection:
+            connection.execute("UPDATE pace SET free_at = array(SELECT now() FROM unnest(free_at))")
+        written = await use(other, 0.3)
+        for permit in held:
+            stalled.unused(permit)
+        await stalled.tell()
+        return written + await use(other, 2)
+
+    assert busiest_second(run(story())) <= 20
+
+
+def test_no_burst_after_rest_or_a_new_start(ledger: str) -> None:
+    async def story() -> tuple[list[float], list[float]]:
+        pace = pace_of(ledger, 100)
+        first = await use(pace, 0.5)
+        await asyncio.sleep(1.5)
+        return first, await use(pace, 0.5)
+
+    for written in run(story()):
+        assert 35 <= len(written) <= 65
+
+
+def test_a_clock_that_was_set_back_does_not_stop_the_sending(ledger: str) -> None:
+    async def story() -> int:
+        pace = pace_of(ledger, 50)
+        await pace.take(0)
+        with connect(ledger) as connection:
+            connection.execute(
+                "UPDATE pace SET free_at = array(SELECT f + interval '1 hour' FROM unnest(free_at) AS f)"
+            )
+        return len(await use(pace, 4))
+
+    assert run(story()) >= 20
+
+
+def test_clocks_are_mapped_by_the_quickest_answer() -> None:
+    clocks = ClockMap()
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    clocks.learn(100.0, at, 100.2)
+    assert clocks.monotonic(at) == pytest.approx(100.1)
+    clocks.learn(200.0, at + timedelta(seconds=100), 200.002)
+    assert clocks.monotonic(at) == pytest.approx(100.001)
+    clocks.learn(201.0, at + timedelta(seconds=101), 203.0)
+    assert clocks.monotonic(at) == pytest.approx(100.001), "a slower answer tells less"
+    assert clocks.database(100.001) == at
+
+
+def test_a_restarted_database_makes_no_burst(ledger: str) -> None:
+    async def story() -> list[float]:
+        pace = pace_of(ledger, 100)
+        using = asyncio.create_task(use(pace, 4))
+        for _ in range(3):
+            await asyncio.sleep(0.9)
+            with psycopg.connect(ledger, autocommit=True) as connection:
+                connection.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                    "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                )
+        return await using
+
+    written = run(story())
+    assert busiest_second(written) <= 100
+    assert len(written) > 200
+
+
+WORKER = """
+import asyncio, sys, time
+from tests.test_pace import pace_of, use
+async def main():
+    pace = pace_of(sys.argv[1], 150)
+    written = await use(pace, float(sys.argv[2]))
+    await pace.close()
+    print(*written)
+asyncio.run(main())
+"""
+
+
+def test_processes_share_the_pace(ledger: str) -> None:
+    seconds = 4
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", WORKER, ledger, str(seconds)],
+            stdout=subprocess.PIPE, text=True, env={"PYTHONPATH": ":".join(sys.path)},
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+    written = sorted(float(moment) for worker in workers for moment in worker.communicate()[0].split())
+    assert busiest_second(written) <= 150
+    assert len(written) / (written[-1] - written[0]) >= 100
