@@ -1,0 +1,388 @@
+"""What a sender says to the ledger: claim, mark, settle, and what keeps them true when a connection is lost.
+
+Every statement is a file of include/sql/ledger. Time is the database's own, or what the caller's clock says.
+"""
+
+import random
+import uuid
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple, cast
+
+from psycopg.rows import dict_row
+
+from loop_attentive import db
+from loop_attentive.attentive import Answer, wire_time
+from loop_attentive.catalogue import BY_NAME, CATALOGUE, JOURNEY_LATENESS, MAX_LATENESS, EventType
+from loop_attentive.reconnect import Connect, Connection, Reconnecting
+from loop_attentive.settings import Shop
+
+LEASE = timedelta(seconds=60)
+"""Longer than a sender is ever away from its renewals; when it ends, its events are anybody's again."""
+
+LEAVES_WITHIN = timedelta(seconds=12)
+"""The longest from a mark to its request, if a connection has to be opened. A reminder must hold until then."""
+
+RESEND_AFTER = timedelta(minutes=2)
+
+WAITS_FOR_SOURCE = "waits for a fresh source"
+
+BUCKETS = 64
+"""Of the ledger's column: what batches are made of."""
+
+MONEY = [event.name for event in CATALOGUE if event.money]
+REMINDERS = [event.name for event in CATALOGUE if event.reminder]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The events whose return falls into one of `of` equal parts."""
+
+    index: int = 0
+    of: int = 1
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Who sends: a run of the ledger, and Airflow's task instance."""
+
+    run_key: int
+    task_id: str = "send"
+    map_index: int = -1
+    try_number: int = 1
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """An event that is leased."""
+
+    event_id: uuid.UUID
+    event_type: str
+    return_id: str
+
+
+@dataclass(frozen=True)
+class Marked:
+    """An event that is about to leave. event: as Attentive is told it."""
+
+    claimed: Claimed
+    attempt: int
+    event: dict[str, Any] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Settled:
+    """An answer to be written. at: when it came (monotonic). delay: seconds until the event may leave again."""
+
+    event_id: uuid.UUID
+    attempt: int
+    answer: Answer
+    at: float
+    delay: float
+
+
+class Left(NamedTuple):
+    """at: when the next event may leave. now: by the ledger's clock."""
+
+    at: datetime | None
+    pending: int
+    now: datetime
+
+
+class Ledger:
+    """What a sender says to the ledger, on a connection each to feed, to settle, and to judge reminders."""
+
+    def __init__(
+        self,
+        connect: Connect,
+        shop: Shop,
+        batch: Batch,
+        origin: Origin,
+        still_due: Callable[[EventType], str],
+        rng: random.Random,
+        now: Callable[[], datetime] | None,
+    ) -> None:
+        self.shop = shop
+        self.origin = origin
+        self.in_hand: dict[uuid.UUID, Claimed] = {}
+        self.under_way: dict[uuid.UUID, int] = {}
+        self.stopped_types: set[str] = set()
+        self._still_due = still_due
+        self._now = now
+        self._lease = uuid.UUID(int=rng.getrandbits(128), version=4)
+        self._after: tuple[datetime | str, int, uuid.UUID] = FIRST
+        self._claimed_at: datetime | None = None
+        self._connect = connect
+        self._feeding = Reconnecting(self._connect_by_key, restored=self._restore)
+        self._settling = Reconnecting(self._connect_by_key)
+        self._judging = Reconnecting(connect)
+        self._batch = {
+            "shop": shop.name,
+            "buckets": [bucket for bucket in range(BUCKETS) if bucket % batch.of == batch.index],
+        }
+
+    async def _connect_by_key(self) -> Connection:
+        connection = await self._connect()
+        await connection.execute(statement("by_key"))
+        return connection
+
+    async def begin(self) -> None:
+        await self._feeding.run(self._statement("judge_reminders_again", self._batch))
+
+    async def claim(self, most: int, *, from_the_oldest: bool) -> list[Claimed]:
+        """Leases up to so many events, from where the last claim ended or from the oldest."""
+        if from_the_oldest:
+            self._after = FIRST
+        return await self._feeding.run(lambda connection: self._claim(connection, most))
+
+    async def _claim(self, connection: Connection, most: int) -> list[Claimed]:
+        async with connection.transaction(), connection.cursor(row_factory=dict_row) as cursor:
+            now = await self._clock(connection)
+            await cursor.execute(statement("lost"), self._parameters({"now": now}))
+            after_at, after_no, after_id = self._after
+            await cursor.execute(
+                statement("claim"),
+                self._parameters(
+                    self._batch,
+                    {"now": now, "most": most, "after_at": after_at, "after_no": after_no, "after_id": after_id},
+                ),
+            )
+            rows = await cursor.fetchall()
+        self._claimed_at = now
+        if fresh := [row for row in rows if not row["resend"]]:
+            self._after = (fresh[-1]["order_at"], fresh[-1]["order_no"], fresh[-1]["event_id"])
+        claimed = [Claimed(row["event_id"], row["event_type"], row["return_id"]) for row in rows]
+        self.in_hand.update((event.event_id, event) for event in claimed)
+        return claimed
+
+    async def mark(self, events: Sequence[Claimed]) -> tuple[list[Marked], Counter[str]]:
+        """Marks those of the leased events that may leave now; tells how the others were judged."""
+        reminders = [event for event in events if event.event_type in REMINDERS]
+        judgement: tuple[list[uuid.UUID], list[uuid.UUID]] = ([], [])
+        if reminders:
+            judgement = await self._judging.run(lambda connection: self._judge(connection, reminders))
+        marked, judged = await self._feeding.run(lambda connection: self._mark(connection, events, *judgement))
+        for event in events:
+            self.in_hand.pop(event.event_id, None)
+        self.under_way.update((one.claimed.event_id, one.attempt) for one in marked)
+        return marked, judged
+
+    async def _mark(
+        self,
+        connection: Connection,
+        events: Sequence[Claimed],
+        waiting: Sequence[uuid.UUID],
+        no_longer: Sequence[uuid.UUID],
+    ) -> tuple[list[Marked], Counter[str]]:
+        by_id = {event.event_id: event for event in events}
+        async with connection.cursor(row_factory=dict_row) as cursor:
+            await cursor.execute(
+                statement("mark"),
+                self._parameters(
+                    {"event_ids": list(by_id), "waiting": list(waiting), "no_longer": list(no_longer)},
+                    {"run_key": self.origin.run_key, "task_id": self.origin.task_id},
+                    {"map_index": self.origin.map_index, "try_number": self.origin.try_number},
+                ),
+            )
+            rows = await cursor.fetchall()
+        marked = [
+            Marked(by_id[row["event_id"]], row["attempt"], self._event(row)) for row in rows if row["verdict"] == "goes"
+        ]
+        return marked, Counter(row["verdict"] for row in rows if row["verdict"] != "goes")
+
+    def _event(self, row: Any) -> dict[str, Any]:
+        return {
+            "type": self.shop.event_prefix + row["event_type"],
+            "externalEventId": str(row["event_id"]),
+            "occurredAt": wire_time(row["occurred_at"]),
+            "user": row["body"]["user"],
+            "properties": row["body"]["properties"],
+        }
+
+    async def _judge(
+        self, connection: Connection, reminders: Sequence[Claimed]
+    ) -> tuple[list[uuid.UUID], list[uuid.UUID]]:
+        """Of some reminders, those that wait for a fresh source, and those that hold no longer, fresh or not."""
+        now = await self._clock(connection)
+        fresh = await self._is_fresh(connection, now)
+        waiting, no_longer = [], []
+        for name in dict.fromkeys(event.event_type for event in reminders):
+            events = [event for event in reminders if event.event_type == name]
+            due = await self._due_returns(connection, BY_NAME[name], events, now, fresh)
+            due_if_fresh = due if fresh else await self._due_returns(connection, BY_NAME[name], events, now, True)
+            waiting += [event.event_id for event in events if event.return_id in due_if_fresh - due]
+            no_longer += [event.event_id for event in events if event.return_id not in due_if_fresh | due]
+        return waiting, no_longer
+
+    async def _is_fresh(self, connection: Connection, now: datetime) -> bool:
+        cursor = await connection.execute(
+            db.sql("mirror/freshness"),
+            {"shop": self.shop.name, "now": now, "freshness_hours": self.shop.freshness_hours},
+        )
+        row = await cursor.fetchone()
+        assert row is not None, "an aggregate yields a row"
+        return bool(row[0])
+
+    async def _due_returns(
+        self, connection: Connection, event_type: EventType, events: Sequence[Claimed], now: datetime, fresh: bool
+    ) -> set[str]:
+        cursor = await connection.execute(
+            self._still_due(event_type),
+            {
+                "shop": self.shop.name,
+                "as_of": now + LEAVES_WITHIN,
+                "since": "-infinity",
+                "fresh": fresh,
+                "window_days": self.shop.instant_exchange_window_days,
+                "return_ids": [event.return_id for event in events],
+            },
+        )
+        return {row[0] for row in await cursor.fetchall()}
+
+    async def settle(self, answers: Sequence[Settled], monotonic: Callable[[], float]) -> None:
+        """Writes answers, once each however often it is tried."""
+
+        async def work(connection: Connection) -> None:
+            now = monotonic()
+            await connection.execute(
+                statement("settle"),
+                self._parameters(
+                    {
+                        "run_key": self.origin.run_key,
+                        "event_ids": [one.event_id for one in answers],
+                        "attempts": [one.attempt for one in answers],
+                        "outcomes": [outcome_of_attempt(one.answer) for one in answers],
+                        "http_statuses": [one.answer.http_status for one in answers],
+                        "errors": [one.answer.error for one in answers],
+                        "reasons": [reason(one.answer) for one in answers],
+                        "ages": [now - one.at for one in answers],
+                        "delays": [one.delay for one in answers],
+                    }
+                ),
+            )
+
+        await self._settling.run(work)
+        self._no_longer_under_way((one.event_id, one.attempt) for one in answers)
+
+    async def unmark(self, marks: Sequence[Marked], *, keep: bool) -> None:
+        """Takes marks back whose requests never left; keep: the events stay leased, in hand."""
+        await self._settling.run(self._unmarking({one.claimed.event_id: one.attempt for one in marks}, keep))
+        self._no_longer_under_way((one.claimed.event_id, one.attempt) for one in marks)
+        if keep:
+            self.in_hand.update((one.claimed.event_id, one.claimed) for one in marks)
+
+    def _unmarking(self, marks: dict[uuid.UUID, int], keep: bool) -> Callable[[Connection], Awaitable[None]]:
+        return self._statement("unmark", {"event_ids": list(marks), "attempts": list(marks.values()), "keep": keep})
+
+    def _no_longer_under_way(self, attempts: Iterable[tuple[uuid.UUID, int]]) -> None:
+        for event_id, attempt in attempts:
+            if self.under_way.get(event_id) == attempt:
+                del self.under_way[event_id]
+
+    async def renew(self) -> None:
+        held = [*self.in_hand, *self.under_way]
+        await self._settling.run(self._statement("renew", {"event_ids": held}))
+
+    async def release(self, events: Iterable[Claimed]) -> None:
+        held = [event.event_id for event in events]
+        if held:
+            await self._feeding.run(self._statement("release", {"event_ids": held}))
+        for event_id in held:
+            self.in_hand.pop(event_id, None)
+
+    async def _restore(self, connection: Connection) -> None:
+        """After a lost connection: gives back what was leased or marked in commits that nobody heard of."""
+        async with connection.transaction(), connection.cursor(row_factory=dict_row) as cursor:
+            await cursor.execute(
+                statement("unheard_of"),
+                self._parameters(self._batch, {"in_hand": list(self.in_hand), "under_way": list(self.under_way)}),
+            )
+            rows = await cursor.fetchall()
+            await self._unmarking({row["event_id"]: row["attempt"] for row in rows if row["marked"]}, keep=True)(
+                connection
+            )
+            lost_claims = [row["event_id"] for row in rows if row["event_id"] not in self.in_hand]
+            await connection.execute(statement("release"), self._parameters({"event_ids": lost_claims}))
+
+    async def left(self) -> Left:
+        """What is left of the batch that could not leave at the last claim."""
+
+        async def work(connection: Connection) -> Left:
+            cursor = await connection.execute(
+                statement("next_due"), self._parameters(self._batch, {"claimed_at": self._claimed_at})
+            )
+            return Left(*cast(tuple[datetime | None, int, datetime], await cursor.fetchone()))
+
+        return await self._feeding.run(work)
+
+    async def all_refused(self) -> bool:
+        async def work(connection: Connection) -> bool:
+            run_key = {"run_key": self.origin.run_key}
+            cursor = await connection.execute(statement("all_refused"), self._parameters(run_key))
+            return bool(cast(tuple[bool], await cursor.fetchone())[0])
+
+        return await self._feeding.run(work)
+
+    async def close(self) -> None:
+        for line in (self._feeding, self._settling, self._judging):
+            await line.close()
+
+    async def _clock(self, connection: Connection) -> datetime:
+        if self._now:
+            return self._now()
+        cursor = await connection.execute("SELECT clock_timestamp()")
+        return cast(tuple[datetime], await cursor.fetchone())[0]
+
+    def _statement(self, name: str, parameters: dict[str, Any]) -> Callable[[Connection], Awaitable[None]]:
+        async def work(connection: Connection) -> None:
+            await connection.execute(statement(name), self._parameters(parameters))
+
+        return work
+
+    def _parameters(self, *parameters: dict[str, Any]) -> dict[str, Any]:
+        every = {
+            "now": self._now and self._now(),
+            "lease": self._lease,
+            "lease_time": LEASE,
+            "money": MONEY,
+            "reminders": REMINDERS,
+            "stopped": list(self.stopped_types),
+            "passed_over": [*MONEY, *self.stopped_types],
+            "waits_for_source": WAITS_FOR_SOURCE,
+            "journey": JOURNEY_LATENESS,
+            "max_lateness": MAX_LATENESS,
+            "resend_after": RESEND_AFTER,
+            "leaves_within": LEAVES_WITHIN,
+        }
+        for some in parameters:
+            every |= some
+        return every
+
+
+FIRST: tuple[datetime | str, int, uuid.UUID] = ("-infinity", 0, uuid.UUID(int=0))
+"""Before every event in the order of claims."""
+
+
+def statement(name: str) -> str:
+    """A statement of include/sql/ledger; {earlier} stands for what claim and mark share."""
+    return db.sql(f"ledger/{name}").replace("{earlier}", db.sql("ledger/earlier"))
+
+
+def outcome_of_attempt(answer: Answer) -> str:
+    """As the ledger names it: a refused key is a refusal; its status tells."""
+    return "refused" if answer.outcome == "unauthorized" else answer.outcome
+
+
+def reason(answer: Answer) -> str | None:
+    """What the event's row says of its last answer."""
+    match answer.outcome:
+        case "accepted":
+            return None
+        case "unknown":
+            return f"no answer: {answer.error}"
+        case "not sent":
+            return f"not sent: {answer.error}"
+        case _:
+            return f"HTTP {answer.http_status}"
