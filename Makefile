@@ -10,7 +10,7 @@ INSTALL := $(VENV) -m pip install -qq --disable-pip-version-check --no-input
 
 export PYTHONPATH := $(CURDIR)/plugins:$(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
-.PHONY: help demo test test-long lint migrate airflow clean
+.PHONY: help demo picture test test-long bench lint migrate airflow clean
 
 help: ## what there is to run (the default)
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -23,6 +23,12 @@ test: .venv/installed-dev ## every test but the long ones; ARGS="-k pace": some 
 
 test-long: .venv/installed-dev ## the tests that take minutes
 	@$(VENV) -m pytest -m long $(ARGS)
+
+picture: .venv/installed-dev ## docs/ui.png anew: the demo, and what the UI shows then (needs chromium)
+	@$(VENV) -m sandbox picture
+
+bench: .venv/installed ## what the first look at a million returns costs, and the hours after it; ARGS="--returns 100000"
+	@$(VENV) -m benchmarks.first_look $(ARGS)
 
 lint: .venv/installed-dev ## style (ruff) and types (mypy)
 	@$(VENV) -m ruff check .

@@ -1,4 +1,4 @@
-"""What the Makefile runs: python -m sandbox demo | migrate [REVISION] | airflow ARGUMENTS"""
+"""What the Makefile runs: python -m sandbox demo | picture | migrate [REVISION] | airflow ARGUMENTS"""
 
 import os
 import signal
@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from types import FrameType
 
 import psycopg
@@ -14,7 +15,7 @@ from psycopg.conninfo import make_conninfo
 from loop_attentive.errors import NeedsMending
 from loop_attentive.migrate import migrate
 from sandbox.airflow import LEDGER, WAREHOUSE, command, prepare, settings
-from sandbox.demo import demo
+from sandbox.demo import HOURLY, demo
 from sandbox.postgres import postgres
 from sandbox.processes import HOME, ROOT, Failed, end, standin
 from sandbox.warehouse import create, fill
@@ -29,6 +30,8 @@ def main() -> int:
         match sys.argv[1:]:
             case ["demo"]:
                 return demo()
+            case ["picture"]:
+                return picture()
             case ["migrate", *revision]:
                 return migrate_to(*revision)
             case ["airflow", *arguments]:
@@ -48,6 +51,13 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
         signal.signal(each, signal.SIG_IGN)
     print("\nEnding ...", file=sys.stderr, flush=True)
     raise KeyboardInterrupt
+
+
+def picture() -> int:
+    """The picture of the UI in docs, anew."""
+    from sandbox.browser import take_picture  # of the development's requirements
+
+    return demo(afterwards=lambda airflow: take_picture(airflow, HOURLY, ROOT / "docs" / "ui.png"))
 
 
 def migrate_to(revision: str = "head") -> int:
@@ -70,12 +80,24 @@ def airflow(arguments: list[str]) -> int:
                 create(warehouse)
                 fill(warehouse, returns=2000, now=datetime.now(UTC), seed=1)
         port = int(os.environ.get("AIRFLOW__API__PORT", "8080"))
-        return run(command(*arguments), settings(server, attentive, port) | os.environ)
+        ours = settings(server, attentive, port)
+        _tell_of_a_mixture(ours)
+        return run(command(*arguments), ours | os.environ)
+
+
+def _tell_of_a_mixture(ours: Mapping[str, str]) -> None:
+    """One's own ledger must not be filled from a made-up warehouse, nor its events go to the stand-in, unnoticed."""
+    connections = {name for name in ours if name.startswith("AIRFLOW_CONN_")}
+    if connections & os.environ.keys():
+        for name in sorted(connections - os.environ.keys()):
+            print(f"{name} is not set: the sandbox stands in for it.", file=sys.stderr)
 
 
 def run(command_line: list[str], environment: Mapping[str, str]) -> int:
     """Run it as if typed here, yet end whatever it started when we are interrupted; its exit status."""
-    process = subprocess.Popen(command_line, cwd=ROOT, env=environment, start_new_session=True)
+    # `airflow standalone` looks for `airflow` there.
+    path = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", os.defpath)])
+    process = subprocess.Popen(command_line, cwd=ROOT, env={**environment, "PATH": path}, start_new_session=True)
     try:
         return process.wait()
     finally:

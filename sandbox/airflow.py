@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -31,6 +32,9 @@ PARTS = {
     "dag-processor": ["dag-processor"],
     "triggerer": ["triggerer", "--skip-serve-logs"],
 }
+
+PRELOADING = Path(__file__).parent / "scheduler"
+"""A folder for the scheduler's Python path alone: see what is in it."""
 
 
 def command(*arguments: str) -> list[str]:
@@ -144,8 +148,8 @@ class Airflow:
     def is_healthy(self) -> bool:
         """Whether all four parts are up."""
         try:
-            health = self._http.get("/api/v2/monitor/health").json()
-        except (httpx.TransportError, ValueError):
+            health = self._http.get("/api/v2/monitor/health").raise_for_status().json()
+        except (httpx.HTTPError, ValueError):
             return False
         return all(part and part.get("status") == "healthy" for part in health.values())
 
@@ -153,44 +157,52 @@ class Airflow:
         token = self._answer(self._http.get("/auth/token"))["access_token"]
         self._http.headers["Authorization"] = f"Bearer {token}"
 
+    def ask(self, method: str, path: str, **request: Any) -> dict[str, Any]:
+        """What Airflow answers to a request below /api/v2; request: as of httpx. Raises Failed for an error."""
+        response = self._http.request(method, f"/api/v2/{path}", **request)
+        return self._answer(response) if response.content else {}
+
     def has_dag(self, dag_id: str) -> bool:
         return self._http.get(f"/api/v2/dags/{dag_id}").status_code == httpx.codes.OK
 
     def import_errors(self) -> list[str]:
-        errors = self._answer(self._http.get("/api/v2/importErrors"))["import_errors"]
+        errors = self.ask("GET", "importErrors")["import_errors"]
         return [f"{error['filename']}:\n{error['stack_trace']}" for error in errors]
 
     def unpause(self, dag_id: str) -> None:
-        self._answer(self._http.patch(f"/api/v2/dags/{dag_id}", json={"is_paused": False}))
+        self.ask("PATCH", f"dags/{dag_id}", json={"is_paused": False})
 
     def trigger(self, dag_id: str) -> dict[str, Any]:
         """Start a run as the button in the UI does, without a date."""
-        return self._answer(self._http.post(f"/api/v2/dags/{dag_id}/dagRuns", json={"logical_date": None}))
+        return self.ask("POST", f"dags/{dag_id}/dagRuns", json={"logical_date": None})
 
     def runs(self, dag_id: str) -> list[dict[str, Any]]:
-        return list(self._answer(self._http.get(f"/api/v2/dags/{dag_id}/dagRuns"))["dag_runs"])
+        return list(self.ask("GET", f"dags/{dag_id}/dagRuns")["dag_runs"])
 
     def run(self, dag_id: str, run_id: str) -> dict[str, Any]:
-        return self._answer(self._http.get(f"/api/v2/dags/{dag_id}/dagRuns/{run_id}"))
+        return self.ask("GET", f"dags/{dag_id}/dagRuns/{run_id}")
 
     def tasks(self, run: Mapping[str, Any]) -> list[dict[str, Any]]:
-        answer = self._http.get(f"/api/v2/dags/{run['dag_id']}/dagRuns/{run['dag_run_id']}/taskInstances")
-        return list(self._answer(answer)["task_instances"])
+        return list(self.ask("GET", f"{run_path(run)}/taskInstances")["task_instances"])
 
-    def log_tail(self, task: Mapping[str, Any], lines: int = 15) -> list[str]:
-        """The end of the log of a task's last try."""
-        answer = self._http.get(
-            f"/api/v2/dags/{task['dag_id']}/dagRuns/{task['dag_run_id']}/taskInstances/{task['task_id']}"
-            f"/logs/{task['try_number']}",
+    def log(self, task: Mapping[str, Any]) -> list[str]:
+        """The log of a task's last try, a line an entry."""
+        answer = self.ask(
+            "GET",
+            f"{run_path(task)}/taskInstances/{task['task_id']}/logs/{task['try_number']}",
             params={"map_index": task["map_index"], "full_content": True},
         )
-        return [line for entry in self._answer(answer)["content"] if (line := _log_line(entry))][-lines:]
+        return [line for entry in answer["content"] if (line := _log_line(entry))]
 
     @staticmethod
     def _answer(response: httpx.Response) -> dict[str, Any]:
         if response.is_error:
             raise Failed(f"Airflow answered {response.status_code} to {response.request.url.path}: {response.text}")
-        return dict(response.json())
+        return dict(response.json() or {})
+
+
+def run_path(run_or_task: Mapping[str, Any]) -> str:
+    return f"dags/{run_or_task['dag_id']}/dagRuns/{run_or_task['dag_run_id']}"
 
 
 def _log_line(entry: Mapping[str, Any]) -> str:
@@ -201,10 +213,16 @@ def _log_line(entry: Mapping[str, Any]) -> str:
 
 
 @contextmanager
-def running(environment: Mapping[str, str]) -> Iterator[Airflow]:
+def running(environment: dict[str, str]) -> Iterator[Airflow]:
     """All parts of Airflow, up and healthy."""
+    preloading = {"PYTHONPATH": f"{PRELOADING}:{environment.get('PYTHONPATH', '')}"}
     with ExitStack() as stack:
-        parts = {name: stack.enter_context(process(name, command(*part), environment)) for name, part in PARTS.items()}
+        parts = {
+            name: stack.enter_context(
+                process(name, command(*part), environment | (preloading if name == "scheduler" else {}))
+            )
+            for name, part in PARTS.items()
+        }
         stack.callback(_end_all, list(parts.values()))
         airflow = Airflow(environment["AIRFLOW__API__BASE_URL"])
 

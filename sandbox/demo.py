@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -31,6 +31,7 @@ SIZE = 2
 """How often each thing that can happen to a return happens between two looks."""
 
 SHOWN_PROBLEMS = 10
+SHOWN_LINES = 15
 
 STATES = ("accepted", "rejected", "invalid", "suppressed", "expired", "pending", "held", "sending", "unknown")
 
@@ -41,16 +42,19 @@ GROUP BY event_type, status
 """
 
 LOOKS = """
-SELECT run_id, as_of, dag_id = %s
+SELECT as_of, dag_id = %s
 FROM loop_attentive.audit_run
 WHERE finished_at IS NOT NULL
 ORDER BY as_of
 """
 
 
-def demo() -> int:
-    """Run it; the exit status is 0 when the verdict is good. In a terminal it stays up until it is interrupted."""
-    stays = sys.stdout.isatty() and os.environ.get("ONCE") != "1"
+def demo(afterwards: Callable[[Airflow], None] | None = None) -> int:
+    """Run it; the exit status is 0 when the verdict is good. In a terminal it stays up until it is interrupted.
+
+    afterwards: what to do, instead of staying, while it is still up.
+    """
+    stays = afterwards is None and sys.stdout.isatty() and os.environ.get("ONCE") != "1"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
     with alone("demo", or_else=f"A demo is running already in {HOME}."), postgres(HOME / "pg") as server:
         say("PostgreSQL is up. Making Airflow's tables, the ledger and a warehouse ...")
@@ -65,7 +69,10 @@ def demo() -> int:
                 environment |= settings(server, attentive, free_port(8080))
                 with running(environment) as airflow:
                     say(f"Airflow is up, and you may look already: {airflow.url}")
-                    return Demo(airflow, warehouse, ledger, attentive).play(stays)
+                    status = Demo(airflow, warehouse, ledger, attentive).play(stays)
+                    if afterwards:
+                        afterwards(airflow)
+                    return status
 
 
 class Demo:
@@ -75,7 +82,7 @@ class Demo:
         self._ledger = ledger
         self._attentive = attentive
         self._world = World(warehouse, SEED, SIZE)
-        self._seen: set[str] = set()
+        self._seen: set[datetime] = set()
 
     def play(self, stays: bool) -> int:
         wait_until(self._are_read, "Airflow has read the DAGs", seconds=120)
@@ -117,9 +124,9 @@ class Demo:
             raise Failed("\n".join(self._failure(run)))
         with psycopg.connect(self._ledger) as connection:
             looks = connection.execute(LOOKS, [DAILY]).fetchall()
-        for look, as_of, daily in looks:
-            if look not in self._seen:
-                self._seen.add(look)
+        for as_of, daily in looks:
+            if as_of not in self._seen:
+                self._seen.add(as_of)
                 self._world.looked(as_of, daily=daily)
         say(f"... done in {time.monotonic() - started:.0f} s.")
 
@@ -128,7 +135,7 @@ class Demo:
         for task in self._airflow.tasks(run):
             if task["state"] == "failed":
                 yield f"\n  {task['task_id']} (map index {task['map_index']}, try {task['try_number']}):"
-                yield from (f"    {line}" for line in self._airflow.log_tail(task))
+                yield from (f"    {line}" for line in self._airflow.log(task)[-SHOWN_LINES:])
 
     def _tell(self) -> bool:
         with psycopg.connect(self._ledger) as connection:

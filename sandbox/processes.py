@@ -15,7 +15,9 @@ from typing import IO
 import psutil
 
 ROOT = Path(__file__).resolve().parent.parent
-HOME = ROOT / ".sandbox"
+HOME = Path(os.environ.get("SANDBOX_HOME", ROOT / ".sandbox"))
+"""Where everything is that the sandbox makes; the tests have one of their own."""
+
 LOGS = HOME / "logs"
 
 API_KEY = "sandbox-key"
@@ -30,7 +32,7 @@ class Failed(Exception):
 def process(
     name: str, arguments: list[str], environment: Mapping[str, str] = os.environ
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that ends with the context; its output is in .sandbox/logs."""
+    """A process that ends with the context; its output is in LOGS."""
     with log(name) as output:
         started = subprocess.Popen(
             arguments,
@@ -101,13 +103,13 @@ def free_port(preferred: int) -> int:
     raise Failed("No port of 127.0.0.1 is free.")
 
 
-def wait_until(condition: Callable[[], bool], what: str, seconds: float) -> None:
+def wait_until(condition: Callable[[], bool], what: str, seconds: float, every: float = 0.3) -> None:
     """Ask again and again, for nobody tells when it is done. Raises Failed when it takes too long."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
             raise Failed(f"Waited {seconds:.0f} seconds in vain until {what}. The logs are in {LOGS}.")
-        time.sleep(0.3)
+        time.sleep(every)
 
 
 @contextmanager

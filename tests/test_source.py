@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 
 import psycopg
 import pytest
+import sqlalchemy as sa
 
 from loop_attentive import source
 from loop_attentive.errors import NeedsMending
@@ -54,6 +55,7 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
         (datetime.min, None),  # noqa: DTZ901
         ("9999-12-31T23:59:59Z", None),  # some sources' never
         ("0001-01-01T00:00:00Z", None),
+        ("1611111111000", None),  # an epoch's digits are no date
     ],
 )
 def test_a_time_in_any_spelling_and_an_unreadable_one_counts_as_absent(spelling: Any, meant: datetime | None) -> None:
@@ -360,6 +362,33 @@ def test_an_empty_warehouse_and_a_source_that_fails_while_it_is_read(floor: Floo
     floor.conn.execute("INSERT INTO loop.raw (transaction_id) VALUES ('x')")
     with pytest.raises(SourceFailed, match="Reading transactions from connection loop_warehouse failed"):
         floor.look(T0 + HOUR)
+
+
+def test_a_source_that_may_not_be_read_is_a_persons_matter(floor: Floor) -> None:
+    floor.conn.execute("CREATE ROLE stranger LOGIN")
+    try:
+        floor.engine = sa.create_engine(
+            "postgresql+psycopg://", creator=lambda: psycopg.connect(floor.conninfo, user="stranger")
+        )
+        floor.conn.execute("GRANT USAGE ON SCHEMA loop TO stranger")
+        with pytest.raises(NeedsMending, match=r"Reading returns from connection loop_warehouse failed .*grant"):
+            floor.look(T0)
+    finally:
+        floor.engine.dispose()
+        floor.conn.execute("DROP OWNED BY stranger; DROP ROLE stranger")
+
+
+def test_a_warehouse_that_cannot_be_reached_is_told_in_one_line(floor: Floor) -> None:
+    for user, error, words in (
+        ("nobody_there", NeedsMending, "The database of connection loop_warehouse refused the log-in"),
+        (None, SourceFailed, "from connection loop_warehouse failed .*is the warehouse up"),
+    ):
+        where = {"user": user} if user else {"host": "/nowhere"}
+        floor.engine = sa.create_engine(
+            "postgresql+psycopg://", creator=lambda where=where: psycopg.connect(floor.conninfo, **where)
+        )
+        with pytest.raises(error, match=words):
+            floor.look(T0)
 
 
 def test_a_clock_that_is_more_than_five_minutes_off_stops_the_look(

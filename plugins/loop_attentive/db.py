@@ -1,10 +1,13 @@
 """The ledger's database (PostgreSQL: mirror and ledger): SQL files and connections."""
 
+from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any
 
 import psycopg
 from psycopg import conninfo as libpq
+from psycopg import sql as composed
+from psycopg.types.json import set_json_dumps
 
 from loop_attentive.catalogue import INCLUDE
 from loop_attentive.errors import NeedsMending
@@ -26,6 +29,20 @@ def sql(name: str) -> str:
     return (INCLUDE / "sql" / f"{name}.sql").read_text()
 
 
+def copy(cur: psycopg.Cursor[Any], table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Copies rows into a table, each value of its column's type; jsonb is given as JSON text.
+
+    In binary form, which is many times cheaper than text for both sides.
+    """
+    into, names = composed.Identifier(table), composed.SQL(", ").join(map(composed.Identifier, columns))
+    described = cur.execute(composed.SQL("SELECT {} FROM {} LIMIT 0").format(names, into)).description or ()
+    set_json_dumps(str, cur)
+    with cur.copy(composed.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(into, names)) as copying:
+        copying.set_types([column.type_code for column in described])
+        for row in rows:
+            copying.write_row(row)
+
+
 def conninfo(connection: Any) -> str:
     """libpq's connection string for an Airflow connection to PostgreSQL; its host may be a socket directory."""
     if connection.conn_type not in ("postgres", "postgresql"):
@@ -40,8 +57,13 @@ def conninfo(connection: Any) -> str:
         "password": connection.password,
         "dbname": connection.schema,
     }
-    extras = {key: value for key, value in connection.extra_dejson.items() if key in LIBPQ_OPTIONS}
-    return libpq.make_conninfo("", **{key: value for key, value in (parts | extras).items() if value})
+    given = {key: value for key, value in (parts | libpq_options(connection)).items() if value}
+    return libpq.make_conninfo("", **given)
+
+
+def libpq_options(connection: Any) -> dict[str, Any]:
+    """What a PostgreSQL connection's extra tells libpq."""
+    return {key: value for key, value in connection.extra_dejson.items() if key in LIBPQ_OPTIONS}
 
 
 def connect(conninfo: str, *, autocommit: bool = False) -> psycopg.Connection[Any]:
@@ -62,15 +84,19 @@ class DatabaseAway(Exception):
 
 
 def unreachable(error: psycopg.OperationalError) -> Exception:
-    """What to raise for a failed connection: a person's matter if the server refused us, else one for a retry.
-
-    libpq gives no SQLSTATE for a failed log-in, so its (unlocalised) words decide.
-    """
-    words = str(error)
-    refused = ("authentication failed", "does not exist", "no password supplied", "no pg_hba.conf entry")
-    if any(word in words for word in refused):
+    """What to raise for a failed connection: a person's matter if the server refused us, else one for a retry."""
+    if is_refusal(error):
         return NeedsMending(
             f"The database of connection {CONNECTION_ID} refused the log-in, or has no such role or database: "
             "mend the connection's host, login, password or schema (the database's name)."
         )
     return DatabaseAway(f"The database of connection {CONNECTION_ID} cannot be reached: is it up, and its host right?")
+
+
+def is_refusal(error: psycopg.OperationalError) -> bool:
+    """Whether the server answered and did not let us in.
+
+    libpq gives no SQLSTATE for a failed log-in, so its (unlocalised) words decide.
+    """
+    refused = ("authentication failed", "does not exist", "no password supplied", "no pg_hba.conf entry")
+    return any(words in str(error) for words in refused)

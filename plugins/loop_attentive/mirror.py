@@ -6,13 +6,15 @@ reads the source only after it has its turn, so an older picture never overwrite
 """
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, LiteralString, cast
 
 import psycopg
 from psycopg import sql
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, ProgrammingError
 
 from loop_attentive import db, source
 from loop_attentive.catalogue import CATALOGUE
@@ -54,8 +56,9 @@ def look(conn: psycopg.Connection[Any], origin: Source, *, whole: bool = False, 
             log.info("The whole look of %s serves this run too.", recent.as_of.isoformat())
             return recent
         _check_clock("this worker", datetime.now(UTC), ledger_now)
-        _check_clock(f"the source of connection {shop.warehouse}", origin.clock(), ledger_now)
-        absent = _check_tables(cur, origin)
+        with _told_of_source(origin, "Asking the time and the tables"):
+            _check_clock(f"the source of connection {shop.warehouse}", origin.clock(), ledger_now)
+            absent = _check_tables(cur, origin)
         script(cur, "mirror/stage", {})
         extracted, cursors = 0, {}
         for table in source.TABLES:
@@ -160,21 +163,14 @@ def _stage(
     """Copies what the source has since the cursor into the look's temporary table, and moves the cursor over it."""
     rows, nameless, zone = 0, 0, origin.shop.zone
     horizon = as_of - timedelta(days=origin.shop.mirror_days)
-    try:
+    with _told_of_source(origin, f"Reading {table.name}"):
         for raw in origin.read(table, Cursor() if whole else known.cursor):
             staged = [row for row in (table.normal(values, zone) for values in raw) if row is not None]
             rows, nameless = rows + len(raw), nameless + len(raw) - len(staged)
             source.advance(known.cursor, table, raw, staged, until=as_of + CLOCK_TOLERANCE)
             if table is source.RETURNS:
                 staged = _without_old(cur, staged, horizon)
-            with cur.copy(f"COPY staged_{table.name} ({', '.join(table.staged)}) FROM STDIN") as copy:
-                for row in staged:
-                    copy.write_row(row)
-    except DBAPIError as error:
-        raise SourceFailed(
-            f"Reading {table.name} from connection {origin.shop.warehouse} failed "
-            f"({type(error.orig).__name__}): look at the warehouse's own log."
-        ) from None
+            db.copy(cur, f"staged_{table.name}", table.staged, staged)
     if nameless:
         log.warning("Left out %d rows of %s without an id.", nameless, table.name)
     return rows
@@ -182,6 +178,28 @@ def _stage(
 
 class SourceFailed(Exception):
     """The warehouse gave an error while it was read; a retry may help. Holds no value of a row."""
+
+
+@contextmanager
+def _told_of_source(origin: Source, doing: str) -> Iterator[None]:
+    """Tells in one line of an error of the warehouse: NeedsMending where only a person can help, else SourceFailed."""
+    name = origin.shop.warehouse
+    try:
+        yield
+    except DBAPIError as error:
+        told = f"{doing} from connection {name} failed ({type(error.orig).__name__})"
+        if isinstance(error.orig, psycopg.OperationalError) and db.is_refusal(error.orig):
+            raise NeedsMending(
+                f"The database of connection {name} refused the log-in, or has no such role or database: "
+                "mend the connection's host, login, password or schema (the database's name)."
+            ) from None
+        if isinstance(error, ProgrammingError):
+            raise NeedsMending(
+                f"{told}: grant its login SELECT on the tables, and see that they are sound, views included."
+            ) from None
+        raise SourceFailed(
+            f"{told}: is the warehouse up, and the connection's host right? Its own log says more."
+        ) from None
 
 
 def _without_old(cur: psycopg.Cursor[Any], returns: list[source.Row], horizon: datetime) -> list[source.Row]:

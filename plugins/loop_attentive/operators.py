@@ -9,15 +9,18 @@ from functools import partial
 from typing import Any
 
 import psycopg
+import sqlalchemy as sa
+from airflow.providers.common.sql.hooks.sql import DbApiHook
 from airflow.sdk import BaseAsyncOperator, BaseHook, BaseOperator, Context, RetryDecision, RetryPolicy
 from airflow.sdk.exceptions import (
+    AirflowException,
     AirflowFailException,
     AirflowNotFoundException,
     AirflowRescheduleException,
 )
 
 from loop_attentive import audit, db, delivery, mirror, revision, rules, runs, settings
-from loop_attentive.attentive import AttentiveHook
+from loop_attentive.attentive import AttentiveTransport, endpoint
 from loop_attentive.catalogue import BY_NAME
 from loop_attentive.errors import NeedsMending
 from loop_attentive.pace import Pace
@@ -66,14 +69,6 @@ def ledger() -> Iterator[psycopg.Connection[Any]]:
         yield conn
 
 
-async def async_connection(conn_id: str) -> Any:
-    """As connection, for coroutines."""
-    try:
-        return await BaseHook.aget_connection(conn_id)
-    except AirflowNotFoundException:
-        raise missing_connection(conn_id) from None
-
-
 @asynccontextmanager
 async def stop_on_sigterm() -> AsyncIterator[asyncio.Event]:
     """An event that SIGTERM sets, in place of the signal's usual effect: to break off where the task stands."""
@@ -88,9 +83,25 @@ async def stop_on_sigterm() -> AsyncIterator[asyncio.Event]:
         signal.signal(signal.SIGTERM, before)
 
 
+def warehouse_engine(warehouse: Any) -> sa.Engine:
+    """An engine for an Airflow connection; raises NeedsMending when no installed provider reads its type with SQL."""
+    try:
+        hook = warehouse.get_hook()
+    except AirflowException:  # its only word for a type that nothing installed knows
+        hook = None
+    if not isinstance(hook, DbApiHook):
+        raise NeedsMending(
+            f"Connection {warehouse.conn_id} is of type {warehouse.conn_type!r}, which no installed provider reads "
+            "with SQL: mend its type, or install the provider of that SQL engine."
+        )
+    # Of a PostgreSQL connection's extra (sslmode, host ...) the hook tells its engine nothing.
+    options = db.libpq_options(warehouse) if warehouse.conn_type == "postgres" else {}
+    return hook.get_sqlalchemy_engine({"connect_args": options} if options else None)
+
+
 @contextmanager
 def source_of(shop: Shop) -> Iterator[Source]:
-    engine = connection(shop.warehouse).get_hook().get_sqlalchemy_engine()
+    engine = warehouse_engine(connection(shop.warehouse))
     try:
         yield Source(engine, shop)
     finally:
@@ -208,6 +219,13 @@ class SendOperator(BaseAsyncOperator):
         self.shop = shop
         self.batch = batch
 
+    def execute(self, context: Context) -> Any:
+        # Not in the coroutine: in `dags test` Airflow answers none that asks for a connection.
+        with told_once():
+            self.ledger = db.conninfo(connection(db.CONNECTION_ID))
+            self.attentive = endpoint(connection(settings.load()[self.shop].attentive))
+        return super().execute(context)
+
     async def aexecute(self, context: Context) -> dict[str, int]:
         with told_once():
             result = await self.deliver(context)
@@ -228,12 +246,11 @@ class SendOperator(BaseAsyncOperator):
     async def deliver(self, context: Context) -> delivery.Delivered:
         shop, task = settings.load()[self.shop], context["ti"]
         map_index = -1 if task.map_index is None else task.map_index
-        conninfo = db.conninfo(await async_connection(db.CONNECTION_ID))
-        with db.connect(conninfo, autocommit=True) as conn:
+        with db.connect(self.ledger, autocommit=True) as conn:
             revision.check(conn)
             run = run_of(context, conn, shop)
-        connect = partial(db.aconnect, conninfo, autocommit=True)
-        async with AttentiveHook(shop.attentive).transport() as transport, stop_on_sigterm() as stop:
+        connect = partial(db.aconnect, self.ledger, autocommit=True)
+        async with AttentiveTransport(self.attentive) as transport, stop_on_sigterm() as stop:
             return await delivery.deliver(
                 connect,
                 shop,

@@ -6,7 +6,8 @@ pending.
 """
 
 import logging
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, LiteralString, cast
@@ -32,10 +33,10 @@ NOT_ON_TEST_LIST, SHADOW, VOLUME = "not on the test list", "shadow", "more than 
 FIRST_OF_ALL = datetime(1970, 1, 1, tzinfo=UTC)
 """The place of Created among the events of its return."""
 
-EVENT_COLUMNS = (
-    "event_id", "shop", "event_type", "key", "return_id", "occurred_at", "fact_at", "detected_at", "status", "reason",
-    "detail", "body", "order_at", "order_no", "run_key",
-)  # fmt: skip
+LEDGER_COLUMNS = ("key", "return_id", "fact_at", "occurred_at", "detail", "status", "reason", "body")
+"""What differs between the events of one rule and run: detail and body are JSON text."""
+
+Row = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
@@ -69,22 +70,24 @@ def qualify(
         yielded, known = _counts(cur)
         if event.reminder and known:
             _revive(conn, cur, shop, now)
-        states: dict[str, int] = {}
+        states: Counter[str] = Counter()
         omitted = 0
-        for frame in _frames(conn, shop, known=False) if yielded > known else ():
-            judged = judge(frame, shop, event, now)
+        for rows in _baseline(conn) if yielded > known else ():
+            _store(cur, rows, shop, event, run)
+            states["suppressed"] += len(rows)
+        for facts in _facts(conn, shop, known=False) if yielded > known else ():
+            judged = judge(facts, shop, event, now)
             omitted += int(judged["outcome_omitted"].sum())
-            _store(cur, judged, shop, event, run)
-            for status, count in judged["status"].value_counts().items():
-                states[str(status)] = states.get(str(status), 0) + int(count)
-        states = _hold(cur, shop, event, run, states)
+            _store(cur, _rows(judged, LEDGER_COLUMNS), shop, event, run)
+            states.update(judged["status"].tolist())
+        _hold(cur, shop, event, run, states)
         if run.window_start is None:
             cur.execute(
                 "UPDATE rule SET completed_at = greatest(completed_at, %s) "
                 "WHERE shop = %s AND event_type = %s AND version = %s",
                 (run.as_of, shop.name, event.name, event.version),
             )
-        result = Qualified(yielded, known, sum(states.values()), states, why_not if event.reminder else None)
+        result = Qualified(yielded, known, states.total(), dict(states), why_not if event.reminder else None)
         _record(cur, run, event, result, omitted)
     return result
 
@@ -133,17 +136,21 @@ def _counts(cur: psycopg.Cursor[Any]) -> tuple[int, int]:
     return cast(tuple[int, int], row)
 
 
-def _frames(conn: psycopg.Connection[Any], shop: Shop, *, known: bool) -> Iterator[pd.DataFrame]:
-    """Candidates with the facts for their payload, a chunk at a time; baseline ones need none."""
-    queries = [("facts", db.sql("qualify/facts"))]
-    if not known:
-        queries.append(("baseline", db.sql("qualify/baseline")))
-    for name, query in queries:
-        with psycopg.ServerCursor(conn, f"candidate_{name}") as cur:
-            cur.execute(cast(LiteralString, query), {"shop": shop.name, "known": known})
-            columns = [column.name for column in cur.description or ()]
-            while rows := cur.fetchmany(CHUNK):
-                yield pd.DataFrame(rows, columns=columns).assign(is_baseline=name == "baseline")
+def _baseline(conn: psycopg.Connection[Any]) -> Iterator[list[Row]]:
+    """New candidates from before their rule started, as LEDGER_COLUMNS, a chunk at a time."""
+    with psycopg.ServerCursor(conn, "candidate_baseline") as cur:
+        cur.execute(cast(LiteralString, db.sql("qualify/baseline")), {"reason": BASELINE})
+        while rows := cur.fetchmany(CHUNK):
+            yield rows
+
+
+def _facts(conn: psycopg.Connection[Any], shop: Shop, *, known: bool) -> Iterator[pd.DataFrame]:
+    """The other candidates with the facts for their payload, a chunk at a time."""
+    with psycopg.ServerCursor(conn, "candidate_facts") as cur:
+        cur.execute(cast(LiteralString, db.sql("qualify/facts")), {"shop": shop.name, "known": known})
+        columns = [column.name for column in cur.description or ()]
+        while rows := cur.fetchmany(CHUNK):
+            yield pd.DataFrame(rows, columns=columns)
 
 
 # ── Judgement ───────────────────────────────────────────────────────────────
@@ -152,12 +159,10 @@ def _frames(conn: psycopg.Connection[Any], shop: Shop, *, known: bool) -> Iterat
 def judge(facts: pd.DataFrame, shop: Shop, event: EventType, now: datetime) -> pd.DataFrame:
     """The state that each event starts in.
 
-    facts: the columns of include/sql/qualify/facts.sql, or of baseline.sql, and is_baseline.
+    facts: the columns of include/sql/qualify/facts.sql.
     Returns them with occurred_at, status, reason, body (JSON text; only where the event may be sent) and
     outcome_omitted.
     """
-    if facts["is_baseline"].all():
-        return facts.assign(status="suppressed", reason=BASELINE, body=None, outcome_omitted=False)
     shaped = payload.shape(facts, region=shop.phone_region, now=now)
     listed, shaped = _only_recipients(facts, shaped, shop, now)
     late = (shaped["occurred_at"] < now - MAX_LATENESS) & (not event.reminder)
@@ -200,37 +205,50 @@ def _only_recipients(
 # ── Storing ─────────────────────────────────────────────────────────────────
 
 
-def _store(cur: psycopg.Cursor[Any], judged: pd.DataFrame, shop: Shop, event: EventType, run: Run) -> None:
-    ids = event_ids(shop.name, [event.name] * len(judged), judged["key"])
-    occurred_at = judged["occurred_at"].dt.to_pydatetime()
-    if BY_NAME[event.name].order_no == 0:
-        order_at: Any = [FIRST_OF_ALL] * len(judged)
-    else:
-        order_at = judged["occurred_at"].dt.floor("ms").dt.to_pydatetime()
-    rows = zip(
-        ids, judged["key"], judged["return_id"], occurred_at, judged["fact_at"].dt.to_pydatetime(), judged["status"],
-        judged["reason"], judged["detail"], judged["body"], order_at, strict=True,
-    )  # fmt: skip
-    with cur.copy(f"COPY event ({', '.join(EVENT_COLUMNS)}) FROM STDIN") as copy:
-        for event_id, key, return_id, occurred, fact, status, reason, detail, body, order in rows:
-            copy.write_row(
-                (
-                    event_id, shop.name, event.name, key, return_id, occurred, fact, run.as_of, status, reason,
-                    detail, body, order, event.order_no, run.run_key,
-                )
-            )  # fmt: skip
+def _store(cur: psycopg.Cursor[Any], rows: Iterable[Row], shop: Shop, event: EventType, run: Run) -> None:
+    """Writes new events to the ledger. rows: their LEDGER_COLUMNS."""
+    rows = list(rows)
+    ids = event_ids(shop.name, [event.name] * len(rows), [row[0] for row in rows])
+    place = LEDGER_COLUMNS.index("occurred_at")
+    order_no = event.order_no
+    db.copy(
+        cur,
+        "event",
+        ("event_id", "shop", "event_type", "detected_at", "order_no", "order_at", "run_key", *LEDGER_COLUMNS),
+        (
+            (event_id, shop.name, event.name, run.as_of, order_no, _order_at(order_no, row[place]), run.run_key, *row)
+            for event_id, row in zip(ids, rows, strict=True)
+        ),
+    )
 
 
-def _hold(cur: psycopg.Cursor[Any], shop: Shop, event: EventType, run: Run, states: dict[str, int]) -> dict[str, int]:
-    """Above the shop's max_events_per_run all of the type in this run wait for a person; the states after that."""
-    if shop.max_events_per_run is None or not states.get("pending"):
-        return states
+def _order_at(order_no: int, occurred_at: datetime) -> datetime:
+    """The place among the events of its return: Created first, the others by the milliseconds that are told."""
+    if order_no == 0:
+        return FIRST_OF_ALL
+    return occurred_at.replace(microsecond=occurred_at.microsecond // 1000 * 1000)
+
+
+def _rows(frame: pd.DataFrame, columns: Iterable[str]) -> Iterable[Row]:
+    """Some columns as plain Python values, row by row."""
+    return zip(*(_values(frame[column]) for column in columns), strict=True)
+
+
+def _values(column: pd.Series) -> list[Any]:
+    is_time = isinstance(column.dtype, pd.DatetimeTZDtype)
+    return (column.dt.to_pydatetime() if is_time else column).tolist()
+
+
+def _hold(cur: psycopg.Cursor[Any], shop: Shop, event: EventType, run: Run, states: Counter[str]) -> None:
+    """Above the shop's max_events_per_run all of the type in this run wait for a person."""
+    if shop.max_events_per_run is None or not states["pending"]:
+        return
     waiting = cur.execute(
         "SELECT count(*) FROM event WHERE run_key = %s AND event_type = %s AND status IN ('pending', 'held')",
         (run.run_key, event.name),
     ).fetchone()
     if waiting is None or waiting[0] <= shop.max_events_per_run:
-        return states
+        return
     held = cur.execute(
         "UPDATE event SET status = 'held', reason = %s WHERE run_key = %s AND event_type = %s AND status = 'pending'",
         (VOLUME, run.run_key, event.name),
@@ -239,8 +257,7 @@ def _hold(cur: psycopg.Cursor[Any], shop: Shop, event: EventType, run: Run, stat
         "%s: %d events, more than max_events_per_run (%d): all are held for a person.",
         event.name, held, shop.max_events_per_run,
     )  # fmt: skip
-    pending = states.pop("pending")
-    return states | {"held": pending}
+    states["held"] += states.pop("pending")
 
 
 def _record(cur: psycopg.Cursor[Any], run: Run, event: EventType, result: Qualified, omitted: int) -> None:
@@ -294,13 +311,11 @@ def _judge_known(conn: psycopg.Connection[Any], cur: psycopg.Cursor[Any], shop: 
         "CREATE TEMP TABLE judged (event_id uuid, occurred_at timestamptz, status text, reason text, body jsonb) "
         "ON COMMIT DROP"
     )
-    for frame in _frames(conn, shop, known=True):
+    columns = ("event_id", "occurred_at", "status", "reason", "body")
+    for frame in _facts(conn, shop, known=True):
         for event_type, facts in frame.groupby("event_type"):
             judged = judge(facts, shop, BY_NAME[str(event_type)], now)
-            columns = judged[["event_id", "occurred_at", "status", "reason", "body"]]
-            with cur.copy("COPY judged FROM STDIN") as copy:
-                for row in columns.itertuples(index=False, name=None):
-                    copy.write_row(row)
+            db.copy(cur, "judged", columns, _rows(judged, columns))
     if shop.max_events_per_run is not None:
         cur.execute(
             cast(LiteralString, db.sql("qualify/hold_judged")), {"bound": shop.max_events_per_run, "reason": VOLUME}

@@ -4,6 +4,7 @@ A connector's SELECTs (include/sql/sources/<connector>/) yield the canonical col
 every value is brought to one form: text without sentinels, folded enumerations, aware UTC times, Decimal money.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
@@ -76,9 +77,15 @@ def money(value: Any) -> Decimal | None:
     return amount if amount.is_finite() else None
 
 
+DATED_TEXT = re.compile(r"\s*\d{4}-\d\d-\d\d")
+"""What a time in text begins with; fromisoformat would read digits alone, such as an epoch's, as some date too."""
+
+
 def moment(value: Any, zone: tzinfo) -> datetime | None:
     """A time as aware UTC: a timestamp, a naive one (in the shop's zone), or ISO 8601 text; None if unreadable."""
     if isinstance(value, str):
+        if not DATED_TEXT.match(value):
+            return None
         try:
             value = datetime.fromisoformat(value.strip().replace(" UTC", "+00:00"))
         except ValueError:

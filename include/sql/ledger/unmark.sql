@@ -5,7 +5,7 @@ WITH mark AS MATERIALIZED (
     JOIN
         unnest(%(event_ids)s::uuid[], %(attempts)s::integer[]) AS u (event_id, attempt)
         ON u.event_id = e.event_id AND u.attempt = e.attempts
-    WHERE e.status IN ('sending', 'unknown')
+    WHERE e.event_id = ANY (%(event_ids)s::uuid[]) AND e.status IN ('sending', 'unknown')
     ORDER BY e.event_id
     FOR UPDATE OF e
 ),

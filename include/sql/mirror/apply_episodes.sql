@@ -1,4 +1,7 @@
 -- Follows each return from no open out-of-stock item to one or more, and back: an episode, named by its first look.
+CREATE INDEX ON item_in (return_id);
+ANALYZE item_in;
+
 CREATE TEMP TABLE episode_of ON COMMIT DROP AS
 SELECT
     a.return_id,
@@ -11,7 +14,11 @@ SELECT
 FROM (
     SELECT return_id FROM item_in
     UNION
-    SELECT return_id FROM mirror_item WHERE shop = %(shop)s AND is_open -- those a 24-hour pause held back
+    SELECT o.return_id -- those a 24-hour pause held back
+    FROM mirror_item AS o
+    WHERE o.shop = %(shop)s AND o.is_open AND NOT EXISTS (
+        SELECT FROM mirror_episode AS e WHERE e.shop = o.shop AND e.return_id = o.return_id AND e.resolved_at IS NULL
+    )
 ) AS a
 JOIN mirror_return AS r ON r.shop = %(shop)s AND r.return_id = a.return_id
 LEFT JOIN return_in AS i ON i.return_id = a.return_id
@@ -22,6 +29,8 @@ LEFT JOIN LATERAL (
     ORDER BY e.opened_at DESC
     LIMIT 1
 ) AS last ON true;
+
+ANALYZE episode_of;
 
 INSERT INTO mirror_episode (
     shop, return_id, opened_at, opened_fact_at, opened_timed_by, opened_after, opened_silently

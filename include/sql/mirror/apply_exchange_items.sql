@@ -17,7 +17,7 @@ SELECT DISTINCT ON (t.return_id, t.exchange_id)
 FROM staged_exchange_items AS t
 LEFT JOIN mirror_return AS r ON r.shop = %(shop)s AND r.return_id = t.return_id
 LEFT JOIN return_in AS i ON i.return_id = t.return_id
-ORDER BY t.return_id, t.exchange_id, t.updated_at DESC NULLS LAST, t.synced_at DESC NULLS LAST, t::text;
+ORDER BY t.return_id, t.exchange_id, t.updated_at DESC NULLS LAST, t.synced_at DESC NULLS LAST, t;
 
 INSERT INTO mirror_waiting AS w (shop, source_table, return_id, subject, updated_at, waiting_since, row_data)
 SELECT

@@ -25,7 +25,7 @@ SELECT
 FROM (
     SELECT DISTINCT ON (return_id) *
     FROM staged_returns AS t
-    ORDER BY return_id, updated_at DESC NULLS LAST, synced_at DESC NULLS LAST, t::text
+    ORDER BY return_id, updated_at DESC NULLS LAST, synced_at DESC NULLS LAST, t
 ) AS s
 LEFT JOIN mirror_return AS m ON m.shop = %(shop)s AND m.return_id = s.return_id
 WHERE (s.updated_at >= m.updated_at) IS NOT FALSE;

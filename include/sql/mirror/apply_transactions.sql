@@ -18,7 +18,7 @@ FROM staged_transactions AS t
 LEFT JOIN mirror_return AS r ON r.shop = %(shop)s AND r.return_id = t.return_id
 LEFT JOIN return_in AS i ON i.return_id = t.return_id
 ORDER BY
-    t.transaction_id, t.synced_at DESC NULLS LAST, (t.status = 'succeeded') DESC NULLS LAST, t.seen_before DESC, t::text;
+    t.transaction_id, t.synced_at DESC NULLS LAST, (t.status = 'succeeded') DESC NULLS LAST, t.seen_before DESC, t;
 
 INSERT INTO mirror_waiting AS w (shop, source_table, return_id, subject, waiting_since, row_data)
 SELECT

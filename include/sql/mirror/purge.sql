@@ -20,4 +20,8 @@ DELETE FROM mirror_item USING forgotten AS f WHERE shop = %(shop)s AND mirror_it
 DELETE FROM mirror_episode USING forgotten AS f WHERE shop = %(shop)s AND mirror_episode.return_id = f.return_id;
 DELETE FROM mirror_transaction USING forgotten AS f WHERE shop = %(shop)s AND mirror_transaction.return_id = f.return_id;
 DELETE FROM mirror_waiting WHERE shop = %(shop)s AND waiting_since < %(horizon)s;
-DELETE FROM change WHERE shop = %(shop)s AND seen_at < %(horizon)s;
+DELETE FROM change
+WHERE
+    shop = %(shop)s
+    AND source_table IN ('returns', 'labels', 'exchange_items', 'transactions') -- named, so that the key is an index for it
+    AND seen_at < %(horizon)s;

@@ -1,4 +1,6 @@
--- Candidates from before their rule started: recorded, never sent, so nothing of their payload is needed.
-SELECT c.event_id, c.event_type, c.key, c.return_id, c.fact_at, c.occurred_at, c.detail::text AS detail
+-- New candidates from before their rule started: recorded, never sent, so nothing of their payload is needed.
+SELECT
+    c.key, c.return_id, c.fact_at, c.occurred_at, c.detail::text AS detail,
+    'suppressed' AS status, %(reason)s::text AS reason, NULL AS body
 FROM candidate AS c
-WHERE c.is_known = %(known)s AND c.is_baseline;
+WHERE c.is_baseline AND NOT c.is_known;

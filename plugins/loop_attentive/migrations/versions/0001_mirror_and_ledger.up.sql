@@ -294,13 +294,22 @@ CREATE TABLE loop_attentive.pace_setting (
 
 -- ── For rules and people ────────────────────────────────────────────────────
 
--- Parts of a key, joined so that no two lists of parts make the same key.
-CREATE FUNCTION loop_attentive.event_key(VARIADIC parts text[]) RETURNS text
+-- Up to four parts of a key, joined so that no two lists of parts make the same key; so plain that they are inlined.
+CREATE FUNCTION loop_attentive.event_key(a text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN (
-    SELECT string_agg(replace(replace(part, '\', '\\'), '|', '\|'), '|' ORDER BY position)
-    FROM unnest(parts) WITH ORDINALITY AS p (part, position)
-);
+RETURN replace(replace(a, '\', '\\'), '|', '\|');
+
+CREATE FUNCTION loop_attentive.event_key(a text, b text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN loop_attentive.event_key(a) || '|' || loop_attentive.event_key(b);
+
+CREATE FUNCTION loop_attentive.event_key(a text, b text, c text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN loop_attentive.event_key(a, b) || '|' || loop_attentive.event_key(c);
+
+CREATE FUNCTION loop_attentive.event_key(a text, b text, c text, d text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN loop_attentive.event_key(a, b, c) || '|' || loop_attentive.event_key(d);
 
 -- A time as it stands in keys.
 CREATE FUNCTION loop_attentive.key_time(moment timestamptz) RETURNS text
@@ -318,20 +327,19 @@ SELECT
         WHERE l.shop = r.shop AND l.return_id = r.return_id AND l.number <> '' AND l.tracking_status <> 'canceled'
     )) AS labels_enabled
 FROM loop_attentive.mirror_return AS r
-WHERE
-    r.state = 'open'
-    AND NOT r.is_deleted
-    AND NOT EXISTS (
-        SELECT
-        FROM loop_attentive.mirror_label AS l
-        WHERE l.shop = r.shop AND l.return_id = r.return_id AND (l.ever_shipped OR (l.shipped = 'unknown' AND (
-            l.number <> '' OR NOT EXISTS (
-                SELECT
-                FROM loop_attentive.mirror_label AS n
-                WHERE n.shop = r.shop AND n.return_id = r.return_id AND n.number <> '' AND n.tracking_status <> 'canceled'
-            )
-        )))
-    );
+LEFT JOIN LATERAL (
+    SELECT l.return_id
+    FROM loop_attentive.mirror_label AS l
+    WHERE l.shop = r.shop AND l.return_id = r.return_id AND (l.ever_shipped OR (l.shipped = 'unknown' AND (
+        l.number <> '' OR NOT EXISTS (
+            SELECT
+            FROM loop_attentive.mirror_label AS n
+            WHERE n.shop = r.shop AND n.return_id = r.return_id AND n.number <> '' AND n.tracking_status <> 'canceled'
+        )
+    )))
+    LIMIT 1 -- so that it is looked up for each open return: to read all labels that ever shipped would cost far more
+) AS shipped ON true
+WHERE r.state = 'open' AND NOT r.is_deleted AND shipped.return_id IS NULL;
 
 CREATE VIEW loop_attentive.audit_event AS
 SELECT
