@@ -428,3 +428,21 @@ def test_a_mirror_that_was_emptied_makes_no_old_news(floor: Floor) -> None:
         ("Loop Label Created", "2", "baseline"),
         ("Loop Exchange Out Of Stock", "1", "baseline"),
     }
+
+
+def test_what_an_old_return_brings_along_when_it_is_touched_is_no_news(floor: Floor) -> None:
+    old = T0 - 130 * DAY
+    floor.ret("1", created_at=old, updated_at=old)
+    floor.label("1", "1Z1", status="in_transit")
+    floor.item("1", "10", out_of_stock=True)
+    floor.transaction("t1", "1", kind="refund", gateway="stripe", status="succeeded")
+    floor.start()
+    floor.run(T0 + HOUR)
+    floor.ret("1", state="closed", updated_at=T0 + HOUR)
+    events = floor.run(T0 + 2 * HOUR)
+    assert {event.event_type: (event.status, event.reason) for event in events} == dict.fromkeys(
+        ("Loop Return Created", "Loop Label Created", "Loop Exchange Out Of Stock", "Loop Refund Transaction"),
+        ("suppressed", "baseline"),
+    )
+    floor.label("1", "1Z2", status="new")
+    assert [(e.event_type, e.status) for e in floor.run(T0 + 3 * HOUR)] == [("Loop Label Created", "pending")]

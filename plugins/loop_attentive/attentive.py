@@ -56,6 +56,9 @@ KEEP_ALIVE = 15.0
 LONGEST_RETRY_AFTER = 3600.0
 
 
+NO_ANSWER = "no answer in time"
+
+
 @dataclass(frozen=True)
 class Answer:
     """What became of one request.
@@ -439,7 +442,7 @@ def describe(error: Exception) -> str:
         case aiohttp.ClientConnectorError():
             return "connection refused" if isinstance(error.os_error, ConnectionRefusedError) else "connection failed"
         case TimeoutError():
-            return "no answer in time"
+            return NO_ANSWER
         case aiohttp.ServerDisconnectedError() | OSError():
             return "connection lost before the answer"
         case aiohttp.ClientResponseError():

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, cast
 from psycopg.rows import dict_row
 
 from loop_attentive import db
-from loop_attentive.attentive import Answer, wire_time
+from loop_attentive.attentive import NO_ANSWER, Answer, wire_time
 from loop_attentive.catalogue import BY_NAME, CATALOGUE, JOURNEY_LATENESS, MAX_LATENESS, EventType
 from loop_attentive.reconnect import Connect, Connection, Reconnecting
 from loop_attentive.settings import Shop
@@ -381,7 +381,7 @@ def reason(answer: Answer) -> str | None:
         case "accepted":
             return None
         case "unknown":
-            return f"no answer: {answer.error}"
+            return answer.error if answer.error == NO_ANSWER else f"no answer: {answer.error}"
         case "not sent":
             return f"not sent: {answer.error}"
         case _:

@@ -229,7 +229,12 @@ DIFFERENCES = {
 
 def _apply(cur: psycopg.Cursor[Any], shop: Shop, table: Table, as_of: datetime, known: _Known | None) -> int:
     """Brings one table of the mirror up to what was staged; how many of its rows are new or changed."""
-    parameters = {"shop": shop.name, "as_of": as_of, "previous_look": known.previous_look if known else None}
+    parameters = {
+        "shop": shop.name,
+        "as_of": as_of,
+        "horizon": as_of - timedelta(days=shop.mirror_days),
+        "previous_look": known.previous_look if known else None,
+    }
     script(cur, f"mirror/apply_{table.name}", parameters)
     if table is source.EXCHANGE_ITEMS:
         script(cur, "mirror/apply_episodes", parameters)

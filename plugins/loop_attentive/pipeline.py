@@ -31,6 +31,10 @@ AUDIT = """Sums the run up in its log and fails when it does not add up: rows yi
 sum of their states, attempts = requests. It runs whatever happened before it, and fails when a step before it did."""
 
 
+LONGEST_LOOK = timedelta(hours=3)
+"""A warehouse that never answers must not keep the shop's other looks waiting for ever."""
+
+
 def rule_doc(event: EventType) -> str:
     return f"**{event.name}.** {event.meaning}\n\n```sql\n{event.sql_file.read_text()}```"
 
@@ -47,7 +51,7 @@ def pipeline(dag_id: str, *, cron: str, shop: Shop, events: Sequence[EventType],
         tags=["loop", "attentive", shop.name, shop.mode],
         doc_md=doc,
     ) as dag:
-        extract = LookOperator(task_id="extract", shop=shop.name, doc_md=EXTRACT)
+        extract = LookOperator(task_id="extract", shop=shop.name, execution_timeout=LONGEST_LOOK, doc_md=EXTRACT)
         with TaskGroup("qualify", doc_md=QUALIFY) as rules:
             for event in events:
                 QualifyOperator(task_id=event.slug, shop=shop.name, event_type=event.name, doc_md=rule_doc(event))

@@ -10,7 +10,9 @@ SELECT
     EXISTS (
         SELECT FROM mirror_item AS i WHERE i.shop = %(shop)s AND i.return_id = a.return_id AND i.is_open
     ) AS has_open_item,
-    r.is_deleted OR (coalesce(i.was_deleted, r.is_deleted) AND NOT coalesce(i.is_first_sight, false)) AS is_silent
+    r.is_deleted OR (coalesce(i.was_deleted, r.is_deleted) AND NOT coalesce(i.is_first_sight, false)) AS is_silent,
+    -- Its return was too old to be held until now, so no look at this table has counted for it.
+    coalesce(i.is_first_sight AND r.created_at < %(horizon)s, false) AS is_passed_over
 FROM (
     SELECT return_id FROM item_in
     UNION
@@ -38,7 +40,7 @@ INSERT INTO mirror_episode (
 SELECT
     %(shop)s, e.return_id, %(as_of)s, coalesce(news.updated_at, %(as_of)s),
     CASE WHEN news.updated_at IS NULL THEN 'seen' WHEN news.is_new THEN 'first_sight' ELSE 'itself' END,
-    %(previous_look)s, e.is_silent
+    CASE WHEN NOT e.is_passed_over THEN %(previous_look)s::timestamptz END, e.is_silent
 FROM episode_of AS e
 LEFT JOIN LATERAL (
     SELECT i.updated_at, i.is_new

@@ -12,7 +12,9 @@ CREATE TEMP TABLE label_read ON COMMIT DROP AS
 SELECT DISTINCT ON (t.return_id, t.number)
     t.*,
     r.first_seen_at IS NOT NULL AS is_held,
-    r.is_deleted OR (coalesce(i.was_deleted, r.is_deleted) AND NOT coalesce(i.is_first_sight, false)) AS is_silent
+    r.is_deleted OR (coalesce(i.was_deleted, r.is_deleted) AND NOT coalesce(i.is_first_sight, false)) AS is_silent,
+    -- Its return was too old to be held until now, so no look at this table has counted for it.
+    coalesce(i.is_first_sight AND r.created_at < %(horizon)s, false) AS is_passed_over
 FROM staged_labels AS t
 LEFT JOIN mirror_return AS r ON r.shop = %(shop)s AND r.return_id = t.return_id
 LEFT JOIN return_in AS i ON i.return_id = t.return_id
@@ -21,7 +23,7 @@ ORDER BY t.return_id, t.number, t.updated_at DESC NULLS LAST, t.synced_at DESC N
 INSERT INTO mirror_waiting AS w (shop, source_table, return_id, subject, updated_at, waiting_since, row_data)
 SELECT
     %(shop)s, 'labels', l.return_id, l.number, l.updated_at, %(as_of)s,
-    to_jsonb(l) - 'is_held' - 'is_silent'
+    to_jsonb(l) - 'is_held' - 'is_silent' - 'is_passed_over'
 FROM label_read AS l
 WHERE NOT l.is_held AND NOT EXISTS (SELECT FROM too_old AS o WHERE o.return_id = l.return_id)
 ON CONFLICT (shop, source_table, return_id, subject) DO UPDATE SET
@@ -73,7 +75,7 @@ INSERT INTO mirror_label AS m (
 )
 SELECT
     %(shop)s, return_id, number, carrier, tracking_url, label_url, tracking_status, shipped, shipped = 'yes', created_at,
-    updated_at, %(as_of)s, is_silent, %(previous_look)s, tracking_status,
+    updated_at, %(as_of)s, is_silent, CASE WHEN NOT is_passed_over THEN %(previous_look)s::timestamptz END, tracking_status,
     CASE WHEN NOT had_no_number OR is_moved_since_no_number THEN updated_at END, had_no_number
 FROM label_in
 ON CONFLICT (shop, return_id, number) DO UPDATE SET

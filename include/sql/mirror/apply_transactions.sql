@@ -13,7 +13,9 @@ SELECT DISTINCT ON (t.transaction_id)
     t.*,
     bool_or(t.seen_before) OVER (PARTITION BY t.transaction_id) AS waited_before, -- not yet succeeded
     r.first_seen_at IS NOT NULL AS is_held,
-    r.is_deleted OR (coalesce(i.was_deleted, r.is_deleted) AND NOT coalesce(i.is_first_sight, false)) AS is_silent
+    r.is_deleted OR (coalesce(i.was_deleted, r.is_deleted) AND NOT coalesce(i.is_first_sight, false)) AS is_silent,
+    -- Its return was too old to be held until now, so no look at this table has counted for it.
+    coalesce(i.is_first_sight AND r.created_at < %(horizon)s, false) AS is_passed_over
 FROM staged_transactions AS t
 LEFT JOIN mirror_return AS r ON r.shop = %(shop)s AND r.return_id = t.return_id
 LEFT JOIN return_in AS i ON i.return_id = t.return_id
@@ -23,7 +25,7 @@ ORDER BY
 INSERT INTO mirror_waiting AS w (shop, source_table, return_id, subject, waiting_since, row_data)
 SELECT
     %(shop)s, 'transactions', t.return_id, t.transaction_id, %(as_of)s,
-    to_jsonb(t) - 'waited_before' - 'is_held' - 'is_silent' ||
+    to_jsonb(t) - 'waited_before' - 'is_held' - 'is_silent' - 'is_passed_over' ||
     jsonb_build_object('seen_before', t.status IS DISTINCT FROM 'succeeded')
 FROM transaction_read AS t
 WHERE NOT t.is_held AND NOT EXISTS (SELECT FROM too_old AS o WHERE o.return_id = t.return_id)
@@ -40,6 +42,7 @@ WHERE w.shop = %(shop)s AND w.source_table = 'transactions' AND w.return_id = i.
 CREATE TEMP TABLE transaction_in ON COMMIT DROP AS
 SELECT
     s.transaction_id, s.return_id, s.kind, s.gateway, s.status, s.amount, s.currency, s.created_at, s.is_silent,
+    s.is_passed_over,
     m.transaction_id IS NULL AS is_new,
     m.status AS old_status,
     s.waited_before OR (m.transaction_id IS NOT NULL AND m.status IS DISTINCT FROM 'succeeded') AS seen_before,
@@ -74,7 +77,8 @@ INSERT INTO mirror_transaction AS m (
 )
 SELECT
     %(shop)s, transaction_id, return_id, kind, gateway, status, amount, currency, created_at,
-    CASE WHEN has_succeeded THEN %(as_of)s::timestamptz END, seen_before, %(previous_look)s
+    CASE WHEN has_succeeded THEN %(as_of)s::timestamptz END, seen_before,
+    CASE WHEN NOT is_passed_over THEN %(previous_look)s::timestamptz END
 FROM transaction_in
 ON CONFLICT (shop, transaction_id) DO UPDATE SET
     return_id = excluded.return_id,
