@@ -241,6 +241,6 @@ def _end_all(parts: list[subprocess.Popen[bytes]]) -> None:
     """All at once, so that their patience does not add up."""
     for part in parts:
         part.send_signal(signal.SIGINT)
-    _, too_slow = psutil.wait_procs([psutil.Process(part.pid) for part in parts if part.poll() is None], timeout=5)
-    for part in too_slow:
-        part.kill()
+    running = [psutil.Process(part.pid) for part in parts if part.poll() is None]
+    for process in psutil.wait_procs(running, timeout=5)[1]:
+        process.kill()
