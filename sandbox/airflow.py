@@ -241,6 +241,6 @@ def _end_all(parts: list[subprocess.Popen[bytes]]) -> None:
     """All at once, so that their patience does not add up."""
     for part in parts:
         part.send_signal(signal.SIGINT)
-    running = [psutil.Process(part.pid) for part in parts if part.poll() is None]
-    for process in psutil.wait_procs(running, timeout=5)[1]:
-        process.kill()
+    alive = [psutil.Process(part.pid) for part in parts if part.poll() is None]
+    for too_slow in psutil.wait_procs(alive, timeout=5)[1]:
+        too_slow.kill()

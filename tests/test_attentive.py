@@ -122,8 +122,8 @@ def test_an_account_is_host_and_key() -> None:
 
 def test_a_connection_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AIRFLOW_CONN_NOWHERE", raising=False)
-    with pytest.raises(NeedsMending, match="Connection nowhere does not exist"):
-        asyncio.run(AttentiveHook("nowhere").endpoint())
+    with pytest.raises(NeedsMending, match="There is no connection nowhere: create it"):
+        AttentiveHook("nowhere").transport()
 
 
 @pytest.mark.parametrize(("key", "known"), [(KEY, True), ("another", False)])

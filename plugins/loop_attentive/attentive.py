@@ -14,8 +14,7 @@ import ipaddress
 import json
 import re
 import ssl
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -24,7 +23,6 @@ from typing import Any, Literal, Protocol
 from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
-from airflow.providers.common.compat.connection import get_async_connection
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
 from airflow.providers.http.hooks.http import HttpAsyncHook
 
@@ -228,35 +226,30 @@ class AttentiveHook(HttpAsyncHook):
     def __init__(self, attentive_conn_id: str = default_conn_name) -> None:
         super().__init__(method="POST", http_conn_id=attentive_conn_id)
 
-    async def endpoint(self) -> Endpoint:
+    def transport(self) -> "AttentiveTransport":
         """Raises NeedsMending when the connection is missing or cannot be used."""
         try:
-            connection = await get_async_connection(conn_id=self.http_conn_id, hook=self)
+            connection = self.get_connection(self.http_conn_id)
         except AirflowNotFoundException:
             raise NeedsMending(
-                f"Connection {self.http_conn_id} does not exist: make one of type http, "
+                f"There is no connection {self.http_conn_id}: create it, of type http, "
                 "its host Attentive's base URL, its password the API key."
             ) from None
-        return endpoint(connection)
-
-    @asynccontextmanager
-    async def transport(self) -> AsyncIterator["AttentiveTransport"]:
-        async with AttentiveTransport(await self.endpoint()) as transport:
-            yield transport
+        return AttentiveTransport(endpoint(connection))
 
     async def check(self) -> tuple[bool, str]:
         """Whether Attentive knows the key, and what to tell. It does not prove the right to send events."""
-        try:
-            async with self.transport() as transport:
-                answer = await transport.me()
-        except NeedsMending as error:
-            return False, str(error)
+        async with self.transport() as transport:
+            answer = await transport.me()
         if answer.outcome == "accepted":
             return True, "Attentive knows the API key."
         return False, f"Attentive did not confirm the API key of connection {self.http_conn_id}: {answer.error}."
 
     def test_connection(self) -> tuple[bool, str]:
-        return asyncio.run(self.check())
+        try:
+            return asyncio.run(self.check())
+        except NeedsMending as error:
+            return False, str(error)
 
 
 # ── The transport ───────────────────────────────────────────────────────────

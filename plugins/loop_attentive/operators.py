@@ -20,7 +20,7 @@ from airflow.sdk.exceptions import (
 )
 
 from loop_attentive import audit, db, delivery, mirror, revision, rules, runs, settings
-from loop_attentive.attentive import AttentiveTransport, endpoint
+from loop_attentive.attentive import AttentiveHook
 from loop_attentive.catalogue import BY_NAME
 from loop_attentive.errors import NeedsMending
 from loop_attentive.pace import Pace
@@ -52,13 +52,10 @@ def connection(conn_id: str) -> Any:
     try:
         return BaseHook.get_connection(conn_id)
     except AirflowNotFoundException:
-        raise missing_connection(conn_id) from None
-
-
-def missing_connection(conn_id: str) -> NeedsMending:
-    return NeedsMending(
-        f"There is no connection {conn_id}: create it under Admin > Connections, or set AIRFLOW_CONN_{conn_id.upper()}."
-    )
+        raise NeedsMending(
+            f"There is no connection {conn_id}: create it under Admin > Connections, "
+            f"or set AIRFLOW_CONN_{conn_id.upper()}."
+        ) from None
 
 
 @contextmanager
@@ -223,7 +220,7 @@ class SendOperator(BaseAsyncOperator):
         # Not in the coroutine: in `dags test` Airflow answers none that asks for a connection.
         with told_once():
             self.ledger = db.conninfo(connection(db.CONNECTION_ID))
-            self.attentive = endpoint(connection(settings.load()[self.shop].attentive))
+            self.transport = AttentiveHook(settings.load()[self.shop].attentive).transport()
         return super().execute(context)
 
     async def aexecute(self, context: Context) -> dict[str, int]:
@@ -250,7 +247,7 @@ class SendOperator(BaseAsyncOperator):
             revision.check(conn)
             run = run_of(context, conn, shop)
         connect = partial(db.aconnect, self.ledger, autocommit=True)
-        async with AttentiveTransport(self.attentive) as transport, stop_on_sigterm() as stop:
+        async with self.transport as transport, stop_on_sigterm() as stop:
             return await delivery.deliver(
                 connect,
                 shop,
