@@ -133,7 +133,7 @@ class Return:
     out_of_stock_since: datetime | None = None  # the look that opened its last episode
     out_again: bool = False  # has an open item, but the last episode is too young for another
     reminded: set[str] = field(default_factory=set)
-    unreachable_news: int = 0  # events that nobody could be sent
+    unsent: list[str] = field(default_factory=list)  # events that nobody could be sent
     frozen: bool = False  # nothing more happens to it
     older_picture: "Return | None" = None  # what the next sync brings instead of it
 

@@ -351,7 +351,7 @@ def _land(stage: Stage, r: Return) -> Iterator[News]:
 
 def _reach(stage: Stage, r: Return) -> Iterator[News]:
     """The only event that could not be sent is judged again."""
-    r.unreachable_news = 0
+    r.unsent.clear()
     r.customer_email = f"found.{r.return_id}@example.com"
     r.updated_at = stage.moment()
     yield News(Event.CREATED, r, r.created_at)
@@ -438,7 +438,7 @@ def _is_dated(_: Stage, r: Return) -> bool:
 
 def _is_only_created(_: Stage, r: Return) -> bool:
     """And nobody could be told."""
-    return r.unreachable_news == 1 and not r.labels and not r.reminded and r.state == "open"
+    return r.unsent == [Event.CREATED] and not r.labels and r.state == "open"
 
 
 def _is_there(_: Stage, r: Return) -> bool:

@@ -113,7 +113,7 @@ class World:
             return
         user = people.user(r.customer_email, r.customer_phone)
         if not user:
-            r.unreachable_news += 1
+            r.unsent.append(news.event_type)
             return
         occurred_at = occurred_at or fact_at
         self.due.append(

@@ -395,7 +395,7 @@ ONE_SCENE: tuple[tuple[str, Return, list[tuple[str, str | None]]], ...] = (
               labels=[a_label(created_at=START + MINUTE)],
               transactions=[replace(a_pending("payment"), status="succeeded", created_at=START + MINUTE)]),
      [("Return Created", None), ("Label Created", "94001041"), ("Payment Transaction", "*")]),
-    ("can be reached at last", a_return(unreachable_news=1, customer_email=None, customer_phone=None,
+    ("can be reached at last", a_return(unsent=[Event.CREATED], customer_email=None, customer_phone=None,
                                         created_at=START + MINUTE), [("Return Created", None)]),
     ("touched and equal", a_return(), []),
     ("an older picture", a_return(), []),
@@ -491,11 +491,18 @@ def test_nobody_is_told_who_cannot_be_reached(conn: Connection, only: Any) -> No
 
 
 def test_who_was_reached_is_not_reached_again(conn: Connection, only: Any) -> None:
-    r = a_return(unreachable_news=1, customer_email=None, customer_phone=None, created_at=START + MINUTE)
+    r = a_return(unsent=[Event.CREATED], customer_email=None, customer_phone=None, created_at=START + MINUTE)
     story = one_story(conn, only, r, "can be reached at last")
     story.step(conn, STEP + HOUR)
     story.looked(LOOK + HOUR)
     assert names(story.due) == [("Return Created", None)]
+
+
+@pytest.mark.parametrize("unsent", [[Event.PAYMENT], [Event.CREATED, Event.PAYMENT], []])
+def test_only_somebody_whose_only_unsent_event_is_created_is_reached(conn: Connection, only: Any, unsent: Any) -> None:
+    """Any other would be judged again too, and the story does not say which."""
+    r = a_return(unsent=unsent, customer_email=None, customer_phone=None, created_at=START + MINUTE)
+    assert one_story(conn, only, r, "can be reached at last").due == []
 
 
 def test_an_episode_that_came_too_soon_opens_after_24_hours(conn: Connection, only: Any) -> None:
