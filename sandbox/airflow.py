@@ -172,6 +172,9 @@ class Airflow:
     def unpause(self, dag_id: str) -> None:
         self.ask("PATCH", f"dags/{dag_id}", json={"is_paused": False})
 
+    def pause(self, dag_id: str) -> None:
+        self.ask("PATCH", f"dags/{dag_id}", json={"is_paused": True})
+
     def trigger(self, dag_id: str) -> dict[str, Any]:
         """Start a run as the button in the UI does, without a date."""
         return self.ask("POST", f"dags/{dag_id}/dagRuns", json={"logical_date": None})

@@ -294,6 +294,11 @@ class House:
         assert done.returncode == 0, done.stdout[-10_000:] + done.stderr
         return done.stdout + done.stderr
 
+    def dags_test(self, dag_id: str) -> str:
+        """What `airflow dags test` says. The DAG is paused: else the scheduler takes tasks of that run as well."""
+        self.airflow.pause(dag_id)
+        return self.command("dags", "test", dag_id)
+
     def backfilled(self, dag_id: str, first: datetime, last: datetime) -> list[Run]:
         """The runs that `airflow backfill create` makes for the intervals that start from first to last."""
         before = {run["dag_run_id"] for run in self.airflow.runs(dag_id)}

@@ -44,7 +44,7 @@ def test_each_kind_of_run_sends_what_is_due_exactly_once(house: House) -> None:
     assert by_button["logical_date"] is by_button["data_interval_start"] is None
     merchant.succeeds(by_button)
     life.was_looked_at()
-    house.command("dags", "test", merchant.daily)
+    house.dags_test(merchant.daily)
     life.was_looked_at()
 
     life.goes_on()
@@ -53,7 +53,7 @@ def test_each_kind_of_run_sends_what_is_due_exactly_once(house: House) -> None:
     life.was_looked_at()
 
     life.goes_on()
-    house.command("dags", "test", merchant.hourly)
+    house.dags_test(merchant.hourly)
     life.was_looked_at()
 
     verdict = life.world.verdict(record.body or {} for record in merchant.attentive.received if record.accepted)
@@ -175,7 +175,7 @@ def test_a_waiting_send_goes_on_by_hand_too(house: House) -> None:
     merchant.put_delivered_label()
     merchant.put_returns(4, 22 * DAY)
     merchant.attentive.faults += [Fault(status=429, retry_after=20, count=4)]
-    said = house.command("dags", "test", merchant.daily)
+    said = house.dags_test(merchant.daily)
     assert "giving the slot back" in said
     assert merchant.statuses() == Counter(accepted=4)
     merchant.each_exactly_once()
