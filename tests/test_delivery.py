@@ -21,6 +21,7 @@ import pytest
 from loop_attentive.attentive import Answer, AttentiveTransport, Departure
 from loop_attentive.delivery import Batch, Delivered, NothingSent
 from loop_attentive.errors import NeedsMending
+from loop_attentive.ledger import Ledger
 from loop_attentive.settings import Shop
 from sandbox.attentive import Fault, Standin
 from tests.sending import (
@@ -532,6 +533,15 @@ def test_reminders_go_out_as_long_as_they_hold(book: Book) -> None:
         assert book.event(event_id)["status"] == "accepted"
 
 
+def test_what_waits_for_a_fresh_source_holds_nothing_back_even_when_nothing_else_is_sent(book: Book) -> None:
+    book.add(EXPIRING, "1", age=timedelta(hours=30))
+    book.add(EXPIRED, "1", age=timedelta(hours=29))
+    behind = book.add(UPDATED, "1")
+    result, _ = send(book, still_due=still_due_of(if_fresh=("1",)))
+    assert result.counts == {"waits": 2, "accepted": 1}
+    assert book.event(behind)["status"] == "accepted"
+
+
 def test_a_notice_must_hold_until_it_has_left(book: Book) -> None:
     event_id = book.add(NOTICE, "1")
     asked: list[str] = []
@@ -696,6 +706,34 @@ def test_a_dead_senders_events_become_unknown_and_its_late_answer_still_counts(b
     tell(book, story)
     assert book.states() == {"accepted": 2}
     assert [attempt["outcome"] for attempt in book.attempts(event_id)] == ["accepted"]
+
+
+def test_a_sender_that_slept_after_its_mark_does_not_send_what_others_have_given_up(
+    book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    event_id = book.add(REFUND)
+    mark, slept = Ledger.mark, timedelta()
+    given_up_at: list[datetime] = []
+
+    async def story(_: Standin, sending: Sending) -> None:
+        async def mark_and_sleep(ledger: Ledger, events: Any) -> Any:
+            nonlocal slept
+            marked = await mark(ledger, events)
+            if not given_up_at:
+                slept += timedelta(minutes=2)
+                book.run("UPDATE event SET lease_until = now() - interval '1 second'")
+                given_up_at.append(book.one("SELECT clock_timestamp()"))
+                await sending()
+                assert book.event(event_id)["status"] == "unknown"
+            return marked
+
+        monkeypatch.setattr(Ledger, "mark", mark_and_sleep)
+        await sending(monotonic=lambda: time.monotonic() + slept.total_seconds())
+
+    tell(book, story)
+    [attempt] = book.attempts(event_id)
+    assert attempt["outcome"] == "accepted"
+    assert attempt["started_at"] > given_up_at[0], "marked anew, as its first request had never left"
 
 
 def test_an_accepted_attempt_decides_whatever_the_others_say(book: Book) -> None:

@@ -163,12 +163,12 @@ class Room:
 
 
 class Flight(Departure):
-    """One marked event on its way, and the permit that it leaves by."""
+    """One marked event on its way, and the permit that it leaves by. marked_at: monotonic; no later than the mark."""
 
-    def __init__(self, sender: "Sender", mark: Marked, permit: Permit) -> None:
+    def __init__(self, sender: "Sender", mark: Marked, permit: Permit, marked_at: float) -> None:
         self.mark = mark
         self.permit = permit
-        self.marked_at = sender.monotonic()
+        self.marked_at = marked_at
         self.left_at: float | None = None
         self._sender = sender
 
@@ -320,10 +320,13 @@ class Sender:
             await self._wait_for_permits()
             return
         events = list(self.ledger.in_hand.values())[: len(permits)]
+        asked_at = self.monotonic()
         marked, judged = await self.ledger.mark(events)
         self._counts.update(judged)
+        if judged.keys() - {"not now"}:  # whatever waited for them may go now
+            self._claim_at = self.monotonic()
         for mark, permit in zip(marked, permits, strict=False):
-            self._start(Flight(self, mark, permit))
+            self._start(Flight(self, mark, permit, asked_at))
         for permit in permits[len(marked) :]:
             self.pace.unused(permit)
         if marked:

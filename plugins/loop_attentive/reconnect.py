@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -51,7 +50,7 @@ class Reconnecting:
     async def run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         """Work's result, committed. Raises DatabaseAway when the database stayed away too long."""
         async with self._one_at_a_time:
-            give_up_at = time.monotonic() + self._patience
+            give_up_at = asyncio.get_running_loop().time() + self._patience
             pause = FIRST_PAUSE
             while True:
                 try:
@@ -74,7 +73,7 @@ class Reconnecting:
     def _raise_if_hopeless(self, error: Exception, give_up_at: float) -> None:
         if isinstance(error, psycopg.OperationalError) and isinstance(told := unreachable(error), NeedsMending):
             raise told from None
-        if time.monotonic() >= give_up_at:
+        if asyncio.get_running_loop().time() >= give_up_at:
             raise DatabaseAway("The ledger's database went away while events were sent, and stayed away.") from None
         log.warning("The ledger's database cannot be reached just now (%s); trying again.", type(error).__name__)
 
