@@ -9,14 +9,14 @@ from which it may be used, and gives the moments of the real writes back with th
 permit is reserved until its holder may no longer use it, and PERIOD more: it comes back by itself when its
 holder dies. Its token tells who has it: what is given back after somebody else took it is ignored.
 
-Moments in the row are the database's. A worker maps them to its own monotonic clock by the answer that came back
-fastest; nobody's wall clock is read.
+Moments in the row are the database's. A worker maps them to its own monotonic clock by what all answers together
+allow (see ClockMap); nobody's wall clock is read.
 """
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from psycopg.rows import dict_row
@@ -45,14 +45,18 @@ SURE_OF_MORE = 20
 """Answers in a row that must tell of a higher limit before it is believed; a lower one is believed at once."""
 
 CLOCKS_DRIFT = 0.0002
-"""Seconds that two clocks may drift apart in one: an old quick answer loses to a new slower one."""
+"""Seconds that two clocks may drift apart in one: what was learned grows less sure with time."""
 
 
 @dataclass(eq=False)
 class Permit:
-    """The right to write one request between two moments of the worker's monotonic clock."""
+    """The right to write one request between two moments of the worker's monotonic clock.
+
+    free_at: since when it is free, by the database's clock.
+    """
 
     token: int
+    free_at: datetime
     usable_at: float
     lapses_at: float
     used_at: float | None = None
@@ -60,28 +64,36 @@ class Permit:
 
 
 class ClockMap:
-    """The database's clock in terms of the worker's monotonic one."""
+    """How far the database's clock is ahead of the worker's monotonic one: at least, and at most.
+
+    Each answer was given somewhere between the question and its arrival; what all of them allow is known. A moment is
+    mapped to the side on which an error makes a request late, never early.
+    """
 
     def __init__(self) -> None:
-        self._uncertainty = float("inf")
-        self._measured_at = 0.0
-        self._monotonic_at = 0.0
-        self._database_at: datetime | None = None
+        self._least, self._most = float("-inf"), float("inf")
+        self._learned_at = 0.0
 
     def learn(self, asked_at: float, told: datetime, answered_at: float) -> None:
-        """An answer that was given somewhere between two moments; the closer they are, the better it counts."""
-        uncertainty = answered_at - asked_at
-        if uncertainty <= self._uncertainty + (answered_at - self._measured_at) * CLOCKS_DRIFT:
-            self._uncertainty, self._measured_at = uncertainty, answered_at
-            self._monotonic_at, self._database_at = (asked_at + answered_at) / 2, told
+        """What the database's clock said at some time between two moments of the monotonic one."""
+        drift = (answered_at - self._learned_at) * CLOCKS_DRIFT
+        least, most = told.timestamp() - answered_at, told.timestamp() - asked_at
+        self._least, self._most = max(self._least - drift, least), min(self._most + drift, most)
+        if self._least > self._most:  # the database's clock was set
+            self._least, self._most = least, most
+        self._learned_at = answered_at
 
-    def monotonic(self, moment: datetime) -> float:
-        assert self._database_at is not None, "no answer yet"
-        return self._monotonic_at + (moment - self._database_at).total_seconds()
+    def surely_at(self, moment: datetime) -> float:
+        """When a moment of the database's has surely come."""
+        return moment.timestamp() - self._least
 
-    def database(self, monotonic: float) -> datetime:
-        assert self._database_at is not None, "no answer yet"
-        return self._database_at + timedelta(seconds=monotonic - self._monotonic_at)
+    def perhaps_at(self, moment: datetime) -> float:
+        """When it may have come at the earliest."""
+        return moment.timestamp() - self._most
+
+    def database_at_most(self, monotonic: float) -> datetime:
+        """What the database's clock said then at the latest."""
+        return datetime.fromtimestamp(monotonic + self._most, UTC)
 
 
 @dataclass
@@ -138,11 +150,13 @@ class Pace:
         told, asked_at, answered_at = await self._database.run(lambda line: self._exchange(line, wanted, news))
         self._clocks.learn(asked_at, told["now"], answered_at)
         self.limit = told["permits"]
-        self.paused_until = max(self.paused_until, self._clocks.monotonic(told["paused_until"]))
-        self.next_free_at = told["next_free_at"] and self._clocks.monotonic(told["next_free_at"])
-        moments = map(self._clocks.monotonic, told["usable_at"])
-        hold = HOLD.total_seconds()
-        return [Permit(token, at, at + hold) for token, at in zip(told["tokens"], moments, strict=True)]
+        self.paused_until = max(self.paused_until, self._clocks.surely_at(told["paused_until"]))
+        self.next_free_at = told["next_free_at"] and self._clocks.surely_at(told["next_free_at"])
+        surely, perhaps, hold = self._clocks.surely_at, self._clocks.perhaps_at, HOLD.total_seconds()
+        return [
+            Permit(token, at, surely(at), perhaps(at) + hold)
+            for token, at in zip(told["tokens"], told["usable_at"], strict=True)
+        ]
 
     async def tell(self) -> None:
         """Tells the news without taking anything."""
@@ -231,5 +245,5 @@ class Pace:
 
     def _free_again(self, permit: Permit) -> datetime:
         if permit.used_at is None:
-            return self._clocks.database(permit.usable_at)
-        return self._clocks.database(permit.used_at) + PERIOD
+            return permit.free_at
+        return self._clocks.database_at_most(permit.used_at) + PERIOD
