@@ -9,21 +9,34 @@ import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any, LiteralString
 
+import psutil
 import psycopg
 import yaml
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from loop_attentive.migrate import migrate
-from sandbox.airflow import LEDGER, METADATA, Airflow, command, prepare, run_path, running, settings
+from sandbox.airflow import (
+    LEDGER,
+    METADATA,
+    PARTS,
+    PRELOADING,
+    Airflow,
+    command,
+    prepare,
+    run_path,
+    running,
+    settings,
+)
 from sandbox.attentive import Record, Standin, running_standin
-from sandbox.processes import HOME, LOGS, ROOT, Failed, free_port, wait_until
+from sandbox.processes import HOME, LOGS, ROOT, Failed, free_port, process, wait_until
 from sandbox.warehouse import create
 
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
@@ -64,15 +77,21 @@ class Merchant:
         self.name = name
         self.airflow = airflow
         self.warehouse = warehouse
-        self.ledger = psycopg.connect(ledger, autocommit=True, options="-c search_path=loop_attentive")
         self.attentive = attentive
         suffix = "" if name == "default" else f"__{name}"
         self.hourly, self.daily = f"loop_attentive_hourly{suffix}", f"loop_attentive_daily{suffix}"
         self._ids = iter(range(1, 10**6))
+        self.open_ledger(ledger)
         self.connect_warehouse()
         self.connect_attentive()
 
     # ── The connections ──
+
+    def open_ledger(self, conninfo: str) -> None:
+        self.ledger = psycopg.connect(conninfo, autocommit=True, options="-c search_path=loop_attentive")
+
+    def close(self) -> None:
+        self.ledger.close()
 
     def connect_warehouse(self) -> None:
         info = conninfo_to_dict(self.warehouse.info.dsn)
@@ -139,7 +158,7 @@ class Merchant:
         """The state in which a run ends."""
         path = run_path(run)
         wait_until(
-            lambda: self.airflow.ask("GET", path)["state"] in ("success", "failed"), f"{path} ends", 600, every=1
+            lambda: self.airflow.ask("GET", path)["state"] in ("success", "failed"), f"{path} ends", 900, every=2
         )
         return str(self.airflow.ask("GET", path)["state"])
 
@@ -271,17 +290,25 @@ class House:
     """metadata, ledger: conninfos. environment: of everything that runs here."""
 
     def __init__(
-        self, airflow: Airflow, environment: Mapping[str, str], server: str, merchants: Mapping[str, Merchant]
+        self,
+        airflow: Airflow,
+        environment: Mapping[str, str],
+        server: str,
+        merchants: Mapping[str, Merchant],
+        processes: ExitStack,
     ) -> None:
         self.airflow = airflow
+        self._processes = processes
+        self._started_again = count(2)
         self.environment = environment
         self.server = server
         self.metadata = make_conninfo(server, dbname=METADATA)
         self.merchants = merchants
         self.connect_ledger()
 
-    def connect_ledger(self, database: str = LEDGER) -> None:
-        host = str(conninfo_to_dict(self.server)["host"])
+    def connect_ledger(self, database: str = LEDGER, server: str | None = None) -> None:
+        """server: conninfo of another PostgreSQL than Airflow's."""
+        host = str(conninfo_to_dict(server or self.server)["host"])
         set_connection(
             self.airflow, "loop_attentive_db", conn_type="postgres", host=host, login="postgres", schema=database
         )
@@ -323,6 +350,23 @@ class House:
         for dag_id in ("loop_attentive_hourly", "loop_attentive_daily"):
             self.airflow.ask("PUT", f"parseDagFile/{self.airflow.ask('GET', f'dags/{dag_id}')['file_token']}")
 
+    def part(self, name: str) -> psutil.Process | None:
+        """A part of Airflow, if it runs."""
+        for child in psutil.Process().children():
+            with suppress(psutil.NoSuchProcess):
+                if name in child.cmdline():
+                    return child
+        return None
+
+    def start_what_has_ended(self) -> None:
+        """Starts scheduler, DAG processor and triggerer again, as their supervisor does, where they have ended."""
+        for name in ("scheduler", "dag-processor", "triggerer"):
+            if self.part(name) is None:
+                preloading = {"PYTHONPATH": f"{PRELOADING}:{self.environment['PYTHONPATH']}"}
+                environment = {**self.environment, **(preloading if name == "scheduler" else {})}
+                log_name = f"{name}-{next(self._started_again)}"
+                self._processes.enter_context(process(log_name, command(*PARTS[name]), environment))
+
     def logs_of(self, part: str) -> list[str]:
         """What a part of Airflow has said."""
         return (LOGS / f"{part}.log").read_text().splitlines()
@@ -351,6 +395,8 @@ def open_house(server: str, shops: Mapping[str, Mapping[str, Any]]) -> Iterator[
             "AIRFLOW__CORE__DAGS_FOLDER": str(PROJECT / "dags"),
             "AIRFLOW__CORE__PLUGINS_FOLDER": str(PROJECT / "plugins"),
             "AIRFLOW__CORE__PARALLELISM": "8",  # many of them only wait
+            "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "600",  # who changes a file has it read again
+            "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "10",  # what a dead scheduler left is found soon
             "PYTHONPATH": str(PROJECT / "plugins"),
         }
         warehouses = {name: stack.enter_context(warehouse(server, f"warehouse_{name}")) for name in shops}
@@ -358,8 +404,8 @@ def open_house(server: str, shops: Mapping[str, Mapping[str, Any]]) -> Iterator[
         airflow = stack.enter_context(running(environment))
         merchants = {name: Merchant(name, airflow, warehouses[name], ledger, standins[name]) for name in shops}
         for merchant in merchants.values():
-            stack.callback(merchant.ledger.close)
-        house = House(airflow, environment, server, merchants)
+            stack.callback(merchant.close)
+        house = House(airflow, environment, server, merchants, stack)
         dags = [dag for merchant in merchants.values() for dag in (merchant.hourly, merchant.daily)]
         wait_until(lambda: all(map(airflow.has_dag, dags)), "Airflow has read the DAGs", seconds=180, every=1)
         yield house
@@ -374,6 +420,6 @@ def write_settings(shops: Mapping[str, Mapping[str, Any]]) -> None:
 def warehouse(server: str, name: str) -> Iterator[psycopg.Connection[Any]]:
     with psycopg.connect(server, autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name)))
-    with psycopg.connect(make_conninfo(server, dbname=name), autocommit=True) as connection:
+    with closing(psycopg.connect(make_conninfo(server, dbname=name), autocommit=True)) as connection:
         create(connection)
         yield connection
