@@ -27,8 +27,8 @@ test-long: .venv/installed-dev ## the tests that take minutes
 picture: .venv/installed-dev ## docs/ui.png anew: the demo, and what the UI shows then (needs chromium)
 	@$(VENV) -m sandbox picture
 
-bench: .venv/installed ## what the first look at a million returns costs, and the hours after it; ARGS="--returns 100000"
-	@$(VENV) -m benchmarks.first_look $(ARGS)
+bench: .venv/installed-bench ## every benchmark, in an hour or two; ARGS="--quick": in minutes; ARGS="--only sending": one
+	@$(VENV) -m benchmarks $(ARGS)
 
 lint: .venv/installed-dev ## style (ruff) and types (mypy)
 	@$(VENV) -m ruff check .
@@ -57,4 +57,9 @@ clean: ## remove the virtual environment, the sandbox with all its data, and cac
 .venv/installed-dev: requirements-dev.txt .venv/installed
 	@echo "Installing requirements-dev.txt into .venv ..."
 	@$(INSTALL) -r requirements-dev.txt
+	@touch $@
+
+.venv/installed-bench: requirements-bench.txt .venv/installed
+	@echo "Installing requirements-bench.txt into .venv ..."
+	@$(INSTALL) -r requirements-bench.txt
 	@touch $@

@@ -1,0 +1,104 @@
+"""The benchmarks work: a cheap one yields its figures, peers send what they say, the tables are rewritten."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from benchmarks import __main__ as bench
+from benchmarks import kit, peers
+from benchmarks.airflow import union
+from benchmarks.endpoint import Endpoint, endpoint
+from benchmarks.kit import Figure
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def to() -> Iterator[Endpoint]:
+    with endpoint() as running:
+        yield running
+
+
+def test_latency_tells_its_figures(tmp_path: Path) -> None:
+    file = tmp_path / "figures.json"
+    sizes = "--backlogs 100 200 --repeats 1 --seconds 1"
+    environment = os.environ | {"PYTHONPATH": f"{ROOT / 'plugins'}:{ROOT}"}
+    command = [sys.executable, "-m", "benchmarks.latency", "--json", str(file), *sizes.split()]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    _, figures = kit.read(file)
+    values = {figure.name: figure.value for figure in figures}
+    assert 0 < values["to its request, no backlog"] < 60
+    assert values["behind 100 due events, 150 a second"] > 0.6
+    assert values["memory of a sending task, 200 due events"] > 20
+    assert "to its request, no backlog" in done.stdout
+
+
+def test_peers_send_each_event_once(to: Endpoint) -> None:
+    to.reset(0.02)
+    peers.requests_loop(to.url, 5)
+    alone = to.stats()
+    to.reset(0.02)
+    peers.aiohttp_loop(10, to.url, 50)
+    together = to.stats()
+    assert (alone["requests"], alone["most_under_way"]) == (5, 1)
+    assert (together["requests"], together["most_under_way"]) == (50, 10)
+    assert alone["rate"] <= 1 / 0.02
+    assert together["rate"] > alone["rate"]
+
+
+def test_events_are_those_of_the_wire() -> None:
+    [event] = peers.events(1)
+    assert json.loads(peers.encode(event)) == event
+    assert event.keys() == {"type", "externalEventId", "occurredAt", "user", "properties"}
+
+
+def test_figures_survive_their_file(tmp_path: Path) -> None:
+    figures = [Figure("a", 1.5, "s", "at most 2", True, "noted"), Figure("b", 0.0, "")]
+    kit.write(tmp_path / "f.json", "Title", figures)
+    assert kit.read(tmp_path / "f.json") == ("Title", figures)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0, "0"), (0.01234, "0.0123"), (2.5, "2.50"), (12, "12"), (148.7, "149"), (12345.6, "12,346")]
+)
+def test_numbers_have_three_figures(value: float, text: str) -> None:
+    assert kit.number(value) == text
+
+
+def test_a_missed_goal_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    figures = [Figure("slow", 1, "s", "less", False), Figure("none", 2, "s"), Figure("- share", 1, "%", "any", True)]
+    bench.conclude({"sending": ("Sending", figures)})
+    out = capsys.readouterr().out
+    assert "1 of 2 met" in out
+    assert re.search(r"sending: slow +1 +s +less +MISSED", out)
+    assert re.search(r"sending: none: share +1 +% +any +met", out)
+    assert len(re.findall("sending:", out)) == 2
+
+
+def test_tables_of_the_document_are_rewritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    document = tmp_path / "document.md"
+    document.write_text(
+        "A\n<!-- figures: ledger -->\nold\n<!-- end -->\nB\n<!-- figures: hour -->\nkept\n<!-- end -->\n"
+    )
+    monkeypatch.setattr(bench, "DOCUMENT", document)
+    bench.rewrite({"ledger": ("Ledger", [Figure("claim", 5100, "events/s", "at least 5,000", True)])}, "2 cores")
+    text = document.read_text()
+    assert "| claim | 5,100 events/s | at least 5,000: met | |" in text
+    assert "old" not in text
+    assert "kept" in text
+
+
+def test_the_document_has_a_table_for_each_benchmark() -> None:
+    named = [name for _, name, _ in bench.TABLE.findall(bench.DOCUMENT.read_text())]
+    assert sorted(named) == sorted(["machine", *bench.PARTS])
+
+
+def test_spans_that_overlap_count_once() -> None:
+    assert union([(0, 2), (1, 3), (5, 6), (5.5, 5.7)]) == 4
