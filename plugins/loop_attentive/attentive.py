@@ -18,11 +18,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from types import SimpleNamespace
 from typing import Any, Literal, Protocol
 from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
+from aiohttp.abc import AbstractStreamWriter
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
 from airflow.providers.http.hooks.http import HttpAsyncHook
 
@@ -306,7 +306,7 @@ class AttentiveTransport:
             trust_env=self._to.trust_env,
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
-            trace_configs=[tracing()],
+            request_class=PacedRequest,
         )
         return self
 
@@ -315,49 +315,55 @@ class AttentiveTransport:
 
     async def send(self, event: dict[str, Any], departure: Departure) -> Answer:
         """See Transport.send."""
-        body = json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode()
-        return await self._ask("POST", self._to.events_url, Passage(departure), body, Words(event, self._to.key))
+        passage = Passage(departure)
+        body = PacedBody(JSON.encode(event).encode(), passage)
+        return await self._ask("POST", self._to.events_url, passage, body, Words(event, self._to.key))
 
     async def me(self) -> Answer:
         """GET /v1/me: whether the key is known."""
         return await self._ask("GET", self._to.me_url, Passage(Unhurried()), None, Words({}, self._to.key))
 
-    async def _ask(self, method: str, url: str, passage: Passage, body: bytes | None, private: "Words") -> Answer:
+    async def _ask(self, method: str, url: str, passage: Passage, body: "PacedBody | None", private: "Words") -> Answer:
         try:
             async with self._session.request(
-                method,
-                url,
-                data=body,
-                headers={"Content-Type": "application/json"} if body else None,
-                allow_redirects=False,
-                proxy=self._to.proxy,
-                trace_request_ctx=passage,
+                method, url, data=body, allow_redirects=False, proxy=self._to.proxy
             ) as response:
                 return answer(response.status, response.headers, await read(response), private)
         except (aiohttp.ClientError, OSError, ValueError) as error:
             return Answer("unknown" if passage.gone else "not sent", error=describe(error))
 
 
-def tracing() -> aiohttp.TraceConfig:
-    """Hooks on the two moments that count: the connection stands, and the bytes are about to be written.
+JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
-    aiohttp calls the first before it serialises the head, the second just before transport.write.
+
+class PacedBody(aiohttp.BytesPayload):
+    """A body that tells when it is written: aiohttp sends the head together with it."""
+
+    def __init__(self, content: bytes, passage: Passage) -> None:
+        super().__init__(content, content_type="application/json")
+        self.passage = passage
+
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        self.passage.leave()
+        await super().write_with_length(writer, content_length)
+
+
+class PacedRequest(aiohttp.ClientRequest):
+    """A request that waits for its departure once its connection stands.
+
+    aiohttp's tracing tells of the same two moments, for a fifth more of the processor.
     """
 
-    async def stands(_: object, context: SimpleNamespace, __: object) -> None:
-        await context.trace_request_ctx.departure.cleared()
-
-    async def writes(_: object, context: SimpleNamespace, __: object) -> None:
-        context.trace_request_ctx.leave()
-
-    config = aiohttp.TraceConfig()
-    config.on_request_headers_sent.append(stands)
-    config.on_request_chunk_sent.append(writes)
-    return config
+    async def send(self, conn: Any) -> aiohttp.ClientResponse:
+        if isinstance(self.body, PacedBody):
+            await self.body.passage.departure.cleared()
+        return await super().send(conn)
 
 
 async def read(response: aiohttp.ClientResponse) -> bytes:
     """The first of an answer's body. Its head has told already, so a body that breaks off or drips changes nothing."""
+    if response.content.is_eof():
+        return response.content.read_nowait(BODY_LIMIT)
     received = bytearray()
     try:
         async with asyncio.timeout(BODY_TIMEOUT):

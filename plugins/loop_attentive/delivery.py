@@ -13,6 +13,7 @@ Nothing here knows Airflow, or what an event is about; reminders are judged by t
 """
 
 import asyncio
+import gc
 import logging
 import random
 import time
@@ -97,6 +98,15 @@ class NothingSent(Exception):
 
 class CalledBack(Exception):
     """A marked request does not leave: its permit has lapsed, or the sending stops."""
+
+
+def spare_the_collector() -> None:
+    """Keeps what is imported from being looked at by every garbage collection: a fifth of a sender's processor time.
+
+    For a process that sends and does nothing else, before it begins.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 async def deliver(
@@ -300,7 +310,7 @@ class Sender:
         claimed = await self.ledger.claim(wanted, from_the_oldest=sweep)
         ended_at = self.monotonic()
         if sweep:
-            self._sweep_at = ended_at + SWEEP_EVERY
+            self._sweep_at = ended_at + max(SWEEP_EVERY, 20 * (ended_at - began_at))
         if len(claimed) < wanted:
             self._claimed_all = sweep
             self._sweep_at = began_at

@@ -8,7 +8,8 @@ import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any, NamedTuple, cast
 
 from psycopg.rows import dict_row
@@ -24,6 +25,9 @@ LEASE = timedelta(seconds=60)
 
 LEAVES_WITHIN = timedelta(seconds=12)
 """The longest from a mark to its request, if a connection has to be opened. A reminder must hold until then."""
+
+COMMITS_WITHIN = timedelta(seconds=5)
+"""A mark that takes longer to be seen is found, should it be lost, by a claim from the oldest."""
 
 RESEND_AFTER = timedelta(minutes=2)
 
@@ -114,6 +118,7 @@ class Ledger:
         self._lease = uuid.UUID(int=rng.getrandbits(128), version=4)
         self._after: tuple[datetime | str, int, uuid.UUID] = FIRST
         self._claimed_at: datetime | None = None
+        self._marked_since = datetime.min.replace(tzinfo=UTC)
         self._connect = connect
         self._feeding = Reconnecting(self._connect_by_key, restored=self._restore)
         self._settling = Reconnecting(self._connect_by_key)
@@ -135,12 +140,14 @@ class Ledger:
         """Leases up to so many events, from where the last claim ended or from the oldest."""
         if from_the_oldest:
             self._after = FIRST
+            self._marked_since = datetime.min.replace(tzinfo=UTC)
         return await self._feeding.run(lambda connection: self._claim(connection, most))
 
     async def _claim(self, connection: Connection, most: int) -> list[Claimed]:
         async with connection.transaction(), connection.cursor(row_factory=dict_row) as cursor:
             now = await self._clock(connection)
-            await cursor.execute(statement("lost"), self._parameters({"now": now}))
+            await cursor.execute(statement("lost"), self._parameters({"now": now, "sent_since": self._marked_since}))
+            marked = cast(dict[str, Any], await cursor.fetchone())
             after_at, after_no, after_id = self._after
             await cursor.execute(
                 statement("claim"),
@@ -151,6 +158,7 @@ class Ledger:
             )
             rows = await cursor.fetchall()
         self._claimed_at = now
+        self._marked_since = (marked["oldest"] or now) - COMMITS_WITHIN
         if fresh := [row for row in rows if not row["resend"]]:
             self._after = (fresh[-1]["order_at"], fresh[-1]["order_no"], fresh[-1]["event_id"])
         claimed = [Claimed(row["event_id"], row["event_type"], row["return_id"]) for row in rows]
@@ -365,6 +373,7 @@ FIRST: tuple[datetime | str, int, uuid.UUID] = ("-infinity", 0, uuid.UUID(int=0)
 """Before every event in the order of claims."""
 
 
+@cache
 def statement(name: str) -> str:
     """A statement of include/sql/ledger; {earlier} stands for what claim and mark share."""
     return db.sql(f"ledger/{name}").replace("{earlier}", db.sql("ledger/earlier"))

@@ -1,11 +1,12 @@
 -- Events whose sender's lease has ended: their request left, or may have, and nobody waits for the answer any more.
+-- Tells when the oldest of those that are marked was so: nothing older can be lost later.
 WITH clock AS MATERIALIZED (
     SELECT coalesce(%(now)s::timestamptz, clock_timestamp()) AS now
 ),
 lost AS MATERIALIZED (
     SELECT e.event_id, e.attempts, e.event_type, e.sent_at, e.sent_occurred_at, e.released_at
     FROM event AS e
-    WHERE e.status = 'sending' AND e.lease_until < (SELECT now FROM clock)
+    WHERE e.status = 'sending' AND e.sent_at >= %(sent_since)s::timestamptz AND e.lease_until < (SELECT now FROM clock)
     FOR UPDATE SKIP LOCKED
 ),
 attempted AS (
@@ -13,26 +14,31 @@ attempted AS (
     SET outcome = 'lost', finished_at = clock.now, error = 'its process ended before the answer'
     FROM lost, clock
     WHERE a.event_id = lost.event_id AND a.attempt = lost.attempts AND a.outcome IS NULL
+),
+in_doubt AS (
+    UPDATE event AS e
+    SET
+        status = 'unknown',
+        reason = 'no answer: its process ended',
+        lease = NULL,
+        lease_until = NULL,
+        resend_at = CASE
+            WHEN
+                lost.event_type <> ALL (%(money)s::text[])
+                AND lost.sent_at + %(leaves_within)s::interval + %(resend_after)s::interval < lost.sent_occurred_at + %(journey)s::interval
+                AND NOT EXISTS (
+                    SELECT FROM attempt AS a
+                    WHERE
+                        a.event_id = lost.event_id
+                        AND a.attempt < lost.attempts
+                        AND a.outcome IN ('unknown', 'lost')
+                        AND a.started_at > coalesce(lost.released_at, '-infinity')
+                )
+                THEN lost.sent_at + %(leaves_within)s::interval + %(resend_after)s::interval
+        END
+    FROM lost
+    WHERE e.event_id = lost.event_id
 )
-UPDATE event AS e
-SET
-    status = 'unknown',
-    reason = 'no answer: its process ended',
-    lease = NULL,
-    lease_until = NULL,
-    resend_at = CASE
-        WHEN
-            lost.event_type <> ALL (%(money)s::text[])
-            AND lost.sent_at + %(leaves_within)s::interval + %(resend_after)s::interval < lost.sent_occurred_at + %(journey)s::interval
-            AND NOT EXISTS (
-                SELECT FROM attempt AS a
-                WHERE
-                    a.event_id = lost.event_id
-                    AND a.attempt < lost.attempts
-                    AND a.outcome IN ('unknown', 'lost')
-                    AND a.started_at > coalesce(lost.released_at, '-infinity')
-            )
-            THEN lost.sent_at + %(leaves_within)s::interval + %(resend_after)s::interval
-    END
-FROM lost
-WHERE e.event_id = lost.event_id
+SELECT min(sent_at) AS oldest
+FROM event
+WHERE status = 'sending' AND sent_at >= %(sent_since)s::timestamptz

@@ -74,6 +74,9 @@ left_out AS (
     FROM judged AS j
     WHERE e.event_id = j.event_id AND j.verdict <> 'goes'
 )
-SELECT j.event_id, j.verdict, m.attempts AS attempt, m.event_type, m.sent_occurred_at AS occurred_at, m.body
+SELECT m.event_id, 'goes' AS verdict, m.attempts AS attempt, m.event_type, m.sent_occurred_at AS occurred_at, m.body
+FROM marked AS m
+UNION ALL
+SELECT j.event_id, j.verdict, NULL, NULL, NULL, NULL
 FROM judged AS j
-LEFT JOIN marked AS m USING (event_id)
+WHERE j.verdict <> 'goes'

@@ -2,34 +2,38 @@
 WITH clock AS MATERIALIZED (
     SELECT coalesce(%(now)s::timestamptz, clock_timestamp()) AS now
 ),
+-- in the order of their ids, so that two who settle never wait for each other in a circle
 answer AS MATERIALIZED (
     SELECT
         a.event_id, a.attempt, a.outcome, a.http_status, a.error, a.reason,
         clock.now - make_interval(secs => a.age) AS answered_at,
-        clock.now + make_interval(secs => a.delay - a.age) AS again_at
+        clock.now + make_interval(secs => a.delay - a.age) AS again_at,
+        e.status AS status_before, e.attempts, e.sent_occurred_at, e.released_at, e.event_type = ANY (%(money)s::text[]) AS money
     FROM
         clock,
-        unnest(
-            %(event_ids)s::uuid[], %(attempts)s::integer[], %(outcomes)s::text[], %(http_statuses)s::integer[],
-            %(errors)s::text[], %(reasons)s::text[], %(ages)s::float8[], %(delays)s::float8[]
-        ) AS a (event_id, attempt, outcome, http_status, error, reason, age, delay)
-),
-event_before AS MATERIALIZED (
-    SELECT
-        e.event_id, e.status, e.attempts, e.sent_occurred_at, e.released_at, e.event_type = ANY (%(money)s::text[]) AS money
-    FROM event AS e
-    WHERE e.event_id = ANY (%(event_ids)s::uuid[])
-    ORDER BY e.event_id
-    FOR UPDATE
+        (
+            SELECT *
+            FROM
+                unnest(
+                    %(event_ids)s::uuid[], %(attempts)s::integer[], %(outcomes)s::text[], %(http_statuses)s::integer[],
+                    %(errors)s::text[], %(reasons)s::text[], %(ages)s::float8[], %(delays)s::float8[]
+                ) AS given (event_id, attempt, outcome, http_status, error, reason, age, delay)
+            ORDER BY event_id
+        ) AS a,
+        LATERAL (
+            SELECT status, attempts, sent_occurred_at, released_at, event_type
+            FROM event
+            WHERE event_id = a.event_id
+            FOR UPDATE
+        ) AS e
 ),
 -- each answer counts once, should it be written twice; a lost attempt gets its answer after all
 written AS (
     UPDATE attempt AS t
     SET outcome = a.outcome, http_status = a.http_status, error = a.error, finished_at = a.answered_at
     FROM answer AS a
-    JOIN event_before USING (event_id)
     WHERE t.event_id = a.event_id AND t.attempt = a.attempt AND (t.outcome IS NULL OR t.outcome = 'lost')
-    RETURNING t.event_id, t.attempt
+    RETURNING a.*
 ),
 counted AS (
     UPDATE run
@@ -39,21 +43,19 @@ counted AS (
 -- an accepted attempt decides for good; any other only while nothing has happened to the event since
 decisive AS (
     SELECT DISTINCT ON (a.event_id)
-        a.event_id, a.outcome, a.http_status, a.reason, a.again_at, a.answered_at, b.money, b.sent_occurred_at,
+        a.*,
         EXISTS (
             SELECT FROM attempt AS p
             WHERE
                 p.event_id = a.event_id
                 AND p.attempt < a.attempt
                 AND p.outcome IN ('unknown', 'lost')
-                AND p.started_at > coalesce(b.released_at, '-infinity')
+                AND p.started_at > coalesce(a.released_at, '-infinity')
         ) AS was_resend
-    FROM written
-    JOIN answer AS a USING (event_id, attempt)
-    JOIN event_before AS b USING (event_id)
+    FROM written AS a
     WHERE
-        b.status <> 'accepted'
-        AND (a.outcome = 'accepted' OR (a.attempt = b.attempts AND b.status IN ('sending', 'unknown')))
+        a.status_before <> 'accepted'
+        AND (a.outcome = 'accepted' OR (a.attempt = a.attempts AND a.status_before IN ('sending', 'unknown')))
     ORDER BY a.event_id, a.outcome = 'accepted' DESC
 ),
 moved AS (
