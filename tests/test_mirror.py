@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from queue import SimpleQueue
 from typing import Any
 
 import psycopg
@@ -251,18 +252,18 @@ def test_a_look_whose_database_session_is_killed_leaves_nothing(floor: Floor, mo
     before = contents(floor)
     floor.ret(state="closed")
     doomed = db.connect(floor.conninfo, autocommit=True)
-    killed = []
+    killed: SimpleQueue[tuple[bool] | None] = SimpleQueue()
 
     def killing(self: source.Source, table: source.Table, since: source.Cursor) -> Iterator[list[source.Row]]:
         if table is source.LABELS:
-            killed.append(floor.conn.execute("SELECT pg_terminate_backend(%s)", (doomed.info.backend_pid,)).fetchone())
+            killed.put(floor.conn.execute("SELECT pg_terminate_backend(%s)", (doomed.info.backend_pid,)).fetchone())
         yield []
 
     with monkeypatch.context() as patch:
         patch.setattr(source.Source, "read", killing)
         with pytest.raises(psycopg.OperationalError):
             mirror.look(doomed, source.Source(floor.engine, floor.shop), at=T0 + HOUR)
-    assert killed == [(True,)]
+    assert killed.get(timeout=30) == (True,)
     assert contents(floor) == before
     assert len(floor.run(T0 + 2 * HOUR)) == 1
 

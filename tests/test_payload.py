@@ -1,6 +1,7 @@
 """The payload: every sentence of what is sent, and that nothing else ever is."""
 
 import json
+import random
 import re
 import time
 from datetime import UTC, datetime, timedelta
@@ -463,6 +464,23 @@ def test_junk_is_sent_right_or_not_at_all(seed: int) -> None:
 # ── Many ────────────────────────────────────────────────────────────────────
 
 
+def test_the_ordinary_american_phone_is_what_the_library_makes_of_it() -> None:
+    rng = random.Random(1)
+    gaps, codes, quotes = ["", " ", "-", ".", " - "], ["", "1", "1 ", "+1", "+1-", "+ 1", "01"], ["%s", "(%s)", "%s)"]
+    ordinary = 0
+    for _ in range(3_000):
+        area = rng.choice(quotes) % rng.choice(["678", "204", "800", "900", "472", "222", f"{rng.randrange(1000):03}"])
+        local = f"{rng.randrange(1000):03}{rng.choice(gaps)}{rng.randrange(10_000):04}"
+        written, region = (
+            rng.choice(codes) + area + rng.choice(gaps) + local,
+            rng.choice(["US", "US", "CA", "GB", "AG"]),
+        )
+        found = contacts._ordinary_american(written, region)
+        assert found in (None, contacts._of_anywhere(written, region)), (written, region)
+        ordinary += found is not None
+    assert ordinary > 300
+
+
 def many(count: int, people: int) -> pd.DataFrame:
     """Rows of returns with their own texts; so many different customers."""
     number = pd.Series(range(count)).astype(str)
@@ -470,7 +488,7 @@ def many(count: int, people: int) -> pd.DataFrame:
     facts = pd.DataFrame({column: [value] * count for column, value in WHOLE.items()})
     facts["return_id"] = number
     facts["order_name"] = "#" + number
-    facts["customer_phone"] = "(678) 999-" + person.str.zfill(4)
+    facts["customer_phone"] = "+44 7400 12" + person.str.zfill(4)
     facts["customer_email"] = "person" + person + "@example.com"
     return facts
 

@@ -1,9 +1,11 @@
 """The source: one form for every value, how far a look reads, and what is said when something is missing."""
 
 import logging
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
+from queue import SimpleQueue
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -203,6 +205,20 @@ def test_a_late_row_with_an_early_time_of_its_own_is_found_by_its_synced_at(floo
     )
     [event] = floor.run(T0 + 6 * HOUR, "Loop Return Created")[1:]
     assert (event.return_id, event.status) == ("2", "pending")
+
+
+def test_a_row_that_commits_late_with_an_early_timestamp_is_found_by_the_next_look(floor: Floor) -> None:
+    floor.ret("1", synced_at=T0)
+    floor.start()
+    early = T0 + timedelta(minutes=10)
+    with psycopg.connect(floor.conninfo) as late:
+        late.execute(
+            "INSERT INTO loop.returns (return_id, state, created_at, synced_at) VALUES ('2', 'open', %s, %s)",
+            (early, early),
+        )
+        floor.ret("3", created_at=T0 + HOUR, synced_at=T0 + HOUR)
+        assert [event.return_id for event in floor.run(T0 + HOUR)] == ["3"]
+    assert [event.return_id for event in floor.run(T0 + 2 * HOUR)] == ["2"]
 
 
 def test_rows_without_a_synced_at_are_read_by_every_look(floor: Floor) -> None:
@@ -422,3 +438,41 @@ def test_reading_writes_nothing(floor: Floor) -> None:
         before = conn.execute("SELECT xmin, * FROM loop.returns").fetchall()
         floor.look(T0)
         assert conn.execute("SELECT xmin, * FROM loop.returns").fetchall() == before
+
+
+def test_the_next_chunk_is_read_while_the_last_one_is_worked_on() -> None:
+    made: SimpleQueue[int] = SimpleQueue()
+
+    def counting() -> Iterator[int]:
+        for number in range(9):
+            made.put(number)
+            yield number
+
+    chunks = source.ahead(counting(), most=2)
+    assert next(chunks) == 0
+    assert [made.get(timeout=30) for _ in range(3)] == [0, 1, 2]  # two wait to be taken, though nobody asked
+    assert [*chunks] == [1, 2, 3, 4, 5, 6, 7, 8]
+
+
+def test_what_fails_while_it_is_read_fails_where_it_is_taken() -> None:
+    def failing() -> Iterator[int]:
+        yield 1
+        raise ConnectionResetError("the warehouse went away")
+
+    chunks = source.ahead(failing())
+    assert next(chunks) == 1
+    with pytest.raises(ConnectionResetError, match="went away"):
+        next(chunks)
+
+
+def test_nobody_waits_for_a_warehouse_that_never_answers() -> None:
+    answer = threading.Event()
+
+    def silent() -> Iterator[int]:
+        yield 1
+        answer.wait()
+
+    chunks = source.ahead(silent())
+    assert next(chunks) == 1
+    chunks.close()  # returns at once
+    answer.set()

@@ -7,7 +7,7 @@ reads the source only after it has its turn, so an older picture never overwrite
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, LiteralString, cast
@@ -60,16 +60,18 @@ def look(conn: psycopg.Connection[Any], origin: Source, *, whole: bool = False, 
             _check_clock(f"the source of connection {shop.warehouse}", origin.clock(), ledger_now)
             absent = _check_tables(cur, origin)
         script(cur, "mirror/stage", {})
-        extracted, cursors = 0, {}
-        for table in source.TABLES:
-            if table.name in absent:
-                continue
-            cursors[table.name] = before = _cursor(cur, origin, table)
-            rows = _stage(cur, origin, table, before, as_of, whole=whole)
-            extracted += rows
-            log.info("Read %d rows of %s.", rows, table.name)
-        changed = sum(_apply(cur, shop, table, as_of, cursors.get(table.name)) for table in source.TABLES)
+        cursors = {table.name: _cursor(cur, origin, table) for table in source.TABLES if table.name not in absent}
+        extracted = changed = 0
+        # One table is read while the one before is applied.
+        with closing(source.ahead(_read(origin, cursors, as_of, whole=whole))) as chunks:
+            for table, chunk in chunks:
+                if chunk is not None:
+                    extracted += chunk.read
+                    _stage(cur, table, chunk.rows, as_of - timedelta(days=shop.mirror_days))
+                else:
+                    changed += _apply(cur, shop, table, as_of, cursors.get(table.name))
         script(cur, "mirror/purge", {"shop": shop.name, "horizon": as_of - timedelta(days=shop.mirror_days)})
+        _acquaint(cur)
         _finish(cur, origin, as_of, {name: known.cursor for name, known in cursors.items()}, whole, extracted, changed)
     log.info("Looked as of %s: %d rows read, %d new or changed.", as_of.isoformat(), extracted, changed)
     return Look(as_of, extracted, changed)
@@ -157,23 +159,40 @@ def _cursor(cur: psycopg.Cursor[Any], origin: Source, table: Table) -> _Known:
     return _Known(Cursor(*row[:5]), row[5]) if row else _Known(Cursor(), None)
 
 
-def _stage(
-    cur: psycopg.Cursor[Any], origin: Source, table: Table, known: _Known, as_of: datetime, *, whole: bool
-) -> int:
-    """Copies what the source has since the cursor into the look's temporary table, and moves the cursor over it."""
-    rows, nameless, zone = 0, 0, origin.shop.zone
-    horizon = as_of - timedelta(days=origin.shop.mirror_days)
-    with _told_of_source(origin, f"Reading {table.name}"):
-        for raw in origin.read(table, Cursor() if whole else known.cursor):
-            staged = [row for row in (table.normal(values, zone) for values in raw) if row is not None]
-            rows, nameless = rows + len(raw), nameless + len(raw) - len(staged)
-            source.advance(known.cursor, table, raw, staged, until=as_of + CLOCK_TOLERANCE)
-            if table is source.RETURNS:
-                staged = _without_old(cur, staged, horizon)
-            db.copy(cur, f"staged_{table.name}", table.staged, staged)
-    if nameless:
-        log.warning("Left out %d rows of %s without an id.", nameless, table.name)
-    return rows
+@dataclass(frozen=True)
+class _Chunk:
+    """Rows of one table, normalised. read: of how many, with those that had no id."""
+
+    read: int
+    rows: list[source.Row]
+
+
+def _read(
+    origin: Source, cursors: dict[str, _Known], as_of: datetime, *, whole: bool
+) -> Iterator[tuple[Table, _Chunk | None]]:
+    """What the source has since the cursors, which move over it: each table's chunks, then None."""
+    zone = origin.shop.zone
+    for table in source.TABLES:
+        if known := cursors.get(table.name):
+            read = nameless = 0
+            with _told_of_source(origin, f"Reading {table.name}"):
+                for raw in origin.read(table, Cursor() if whole else known.cursor):
+                    rows = [row for row in (table.normal(values, zone) for values in raw) if row is not None]
+                    source.advance(known.cursor, table, raw, rows, until=as_of + CLOCK_TOLERANCE)
+                    read, nameless = read + len(raw), nameless + len(raw) - len(rows)
+                    yield table, _Chunk(len(raw), rows)
+            log.info("Read %d rows of %s.", read, table.name)
+            if nameless:
+                log.warning("Left out %d rows of %s without an id.", nameless, table.name)
+        yield table, None
+
+
+def _stage(cur: psycopg.Cursor[Any], table: Table, rows: list[source.Row], horizon: datetime) -> None:
+    """Copies rows into the look's temporary table, and the ids of returns from before the horizon into another."""
+    if table is source.RETURNS:
+        rows, old = _split_by_age(rows, horizon)
+        db.copy(cur, "too_old", ("return_id",), old)
+    db.copy(cur, f"staged_{table.name}", table.staged, rows)
 
 
 class SourceFailed(Exception):
@@ -202,19 +221,17 @@ def _told_of_source(origin: Source, doing: str) -> Iterator[None]:
         ) from None
 
 
-def _without_old(cur: psycopg.Cursor[Any], returns: list[source.Row], horizon: datetime) -> list[source.Row]:
-    """Returns created or changed since the horizon, or at no time that can be read; the others' ids are put apart."""
+def _split_by_age(returns: list[source.Row], horizon: datetime) -> tuple[list[source.Row], list[source.Row]]:
+    """Returns created or changed since the horizon, or at no time that can be read; and the ids of the others."""
     created, updated = source.RETURNS.staged.index("created_at"), source.RETURNS.staged.index("updated_at")
-    kept, old = [], set()
+    kept, old = [], []
     for row in returns:
-        touched = max(filter(None, (row[created], row[updated])), default=None)
-        if touched is None or touched >= horizon:
+        touched = row[updated] or row[created]
+        if touched is None or touched >= horizon or (row[created] or touched) >= horizon:
             kept.append(row)
         else:
-            old.add(row[0])
-    if old:
-        cur.execute("INSERT INTO too_old SELECT unnest(%s::text[]) ON CONFLICT DO NOTHING", (list(old),))
-    return kept
+            old.append(row[:1])
+    return kept, old
 
 
 # ── Applying ────────────────────────────────────────────────────────────────
@@ -240,6 +257,12 @@ def _apply(cur: psycopg.Cursor[Any], shop: Shop, table: Table, as_of: datetime, 
         script(cur, "mirror/apply_episodes", parameters)
     differences = sql.Identifier(DIFFERENCES[table.name])
     return int(scalar(cur, sql.SQL("SELECT count(*) FROM {} WHERE is_new OR fields <> '{{}}'").format(differences)))
+
+
+def _acquaint(cur: psycopg.Cursor[Any]) -> None:
+    """Has the planner see what a first look brought: rules that follow at once would take hours by its guesses."""
+    for (table,) in cur.execute(cast(LiteralString, db.sql("mirror/unknown_tables"))).fetchall():
+        cur.execute(sql.SQL("ANALYZE {}").format(sql.Identifier(table)))
 
 
 def _finish(

@@ -32,6 +32,8 @@ NO_RECIPIENT = "no recipient"
 ABSENT = frozenset({"", "n/a"})
 """How sources write that there is nothing, besides NULL."""
 
+LONGEST_ABSENT = max(map(len, ABSENT))
+
 BLOCK = 50_000
 """Rows whose bodies are put together at a time."""
 
@@ -151,11 +153,13 @@ def _each_distinct_text(column: pd.Series, function: Callable[[str], Any], absen
 
 def _cleaned(value: object) -> str | None:
     """Text as it stands, without what PostgreSQL's JSON cannot hold and the white space around; None where absent."""
-    text = str(value).replace("\0", "")
+    text = value if isinstance(value, str) else str(value)
+    if "\0" in text:
+        text = text.replace("\0", "")
     if not text.isascii():
         text = text.encode("utf-8", errors="ignore").decode("utf-8")  # drops halves of surrogate pairs
     text = text.strip()
-    return None if text.lower() in ABSENT else text
+    return None if len(text) <= LONGEST_ABSENT and text.lower() in ABSENT else text
 
 
 def _integer(text: str) -> str | None:

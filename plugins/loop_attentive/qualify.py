@@ -73,12 +73,12 @@ def qualify(
         states: Counter[str] = Counter()
         omitted = 0
         for rows in _baseline(conn) if yielded > known else ():
-            _store(cur, rows, shop, event, run)
+            store(cur, rows, shop, event, run)
             states["suppressed"] += len(rows)
         for facts in _facts(conn, shop, known=False) if yielded > known else ():
             judged = judge(facts, shop, event, now)
             omitted += int(judged["outcome_omitted"].sum())
-            _store(cur, _rows(judged, LEDGER_COLUMNS), shop, event, run)
+            store(cur, _rows(judged, LEDGER_COLUMNS), shop, event, run)
             states.update(judged["status"].tolist())
         _hold(cur, shop, event, run, states)
         if run.window_start is None:
@@ -205,7 +205,7 @@ def _only_recipients(
 # ── Storing ─────────────────────────────────────────────────────────────────
 
 
-def _store(cur: psycopg.Cursor[Any], rows: Iterable[Row], shop: Shop, event: EventType, run: Run) -> None:
+def store(cur: psycopg.Cursor[Any], rows: Iterable[Row], shop: Shop, event: EventType, run: Run) -> None:
     """Writes new events to the ledger. rows: their LEDGER_COLUMNS."""
     rows = list(rows)
     ids = event_ids(shop.name, [event.name] * len(rows), [row[0] for row in rows])

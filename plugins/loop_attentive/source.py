@@ -5,12 +5,14 @@ every value is brought to one form: text without sentinels, folded enumerations,
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from decimal import Decimal, InvalidOperation
 from math import isfinite
-from typing import Any, Literal
+from queue import SimpleQueue
+from threading import Semaphore, Thread
+from typing import Any, Literal, TypeVar, cast
 
 import psycopg
 import sqlalchemy as sa
@@ -21,8 +23,8 @@ from loop_attentive.catalogue import INCLUDE
 from loop_attentive.errors import NeedsMending
 from loop_attentive.settings import Shop
 
-CHUNK = 20_000
-"""Rows read, normalised and handed on at a time: what an extraction holds in memory."""
+CHUNK = 10_000
+"""Rows read, normalised and handed on at a time: an extraction holds some of these chunks in memory."""
 
 REREAD = timedelta(hours=2)
 """Each look reads again from this long before the cursor: rows land late and out of order."""
@@ -346,7 +348,7 @@ def _forgive_times(connection: sa.Connection) -> None:
     if isinstance(raw, psycopg.Connection):
         for name in ("timestamptz", "timestamp", "date"):
             oid = raw.adapters.types[name].oid
-            if strict := raw.adapters.get_loader(oid, psycopg.pq.Format.TEXT):
+            if strict := psycopg.adapters.get_loader(oid, psycopg.pq.Format.TEXT):
                 raw.adapters.register_loader(oid, _forgiving(strict))
 
 
@@ -363,6 +365,42 @@ def _forgiving(strict: Any) -> type[Loader]:
                 return None
 
     return Forgiving
+
+
+T = TypeVar("T")
+
+
+def ahead(items: Iterator[T], most: int = 2) -> Generator[T, None, None]:
+    """The same items, made by a thread of its own that goes on while the last one is worked on.
+
+    most: how many may wait to be taken. Nobody waits for the thread when this ends early: what it reads may never come.
+    """
+    made: SimpleQueue[tuple[T, None] | tuple[None, BaseException] | None] = SimpleQueue()
+    room = Semaphore(most)
+    is_over = False
+
+    def make() -> None:
+        try:
+            for item in items:
+                made.put((item, None))
+                room.acquire()
+                if is_over:
+                    return
+            made.put(None)
+        except BaseException as error:  # raised where the items are taken
+            made.put((None, error))
+
+    Thread(target=make, name="ahead", daemon=True).start()
+    try:
+        while (one := made.get()) is not None:
+            item, error = one
+            if error:
+                raise error
+            room.release()
+            yield cast(T, item)
+    finally:
+        is_over = True
+        room.release()
 
 
 def advance(cursor: Cursor, table: Table, raw: list[Row], staged: list[Row], *, until: datetime) -> None:

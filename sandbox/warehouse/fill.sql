@@ -25,11 +25,11 @@ CREATE FUNCTION pg_temp.as_text(moment timestamptz) RETURNS text
 LANGUAGE sql STABLE PARALLEL SAFE
 RETURN to_char(moment AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"');
 
--- A shop that grows: half of its returns are from the last 50 of 200 days.
+-- A shop that grows: where growth is 2, half of its returns are from the last quarter of its days.
 CREATE TEMP VIEW aged AS
 SELECT
     i,
-    interval '200 days' * power((%(returns)s - i + pg_temp.draw(i, 'moment')) / %(returns)s, 2) AS age
+    make_interval(days => %(days)s) * power((%(returns)s - i + pg_temp.draw(i, 'moment')) / %(returns)s, %(growth)s) AS age
 FROM generate_series(1, %(returns)s::bigint) AS i;
 
 CREATE TEMP VIEW life AS

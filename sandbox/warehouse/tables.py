@@ -21,15 +21,18 @@ def create(conn: Connection) -> None:
     conn.execute((HERE / "create.sql").read_text())
 
 
-def fill(conn: Connection, *, returns: int, now: datetime, seed: int) -> None:
-    """Write a history of `returns` returns that ends at `now` (aware): the same for the same three arguments.
+def fill(conn: Connection, *, returns: int, now: datetime, seed: int, days: int = 200, growth: float = 2.0) -> None:
+    """Write a history of `returns` returns that ends at `now` (aware): the same for the same arguments.
 
+    days: how long the shop has been there. growth: 1.0 for as many returns each day, more for a shop that grows.
     A million take about half a minute, ten million some minutes; the server does the work.
     """
     made_of = {
         "returns": returns,
         "now": now,
         "seed": seed,
+        "days": days,
+        "growth": growth,
         "first_id": FIRST_ID,
         "names": people.NAMES,
         "area_codes": people.AREA_CODES,

@@ -6,8 +6,6 @@ JOIN return_in AS i ON i.return_id = w.return_id AND i.is_first_sight
 CROSS JOIN LATERAL jsonb_populate_record(NULL::staged_exchange_items, w.row_data) AS r
 WHERE w.shop = %(shop)s AND w.source_table = 'exchange_items';
 
-ANALYZE staged_exchange_items;
-
 CREATE TEMP TABLE item_read ON COMMIT DROP AS
 SELECT DISTINCT ON (t.return_id, t.exchange_id)
     t.*,
@@ -15,8 +13,15 @@ SELECT DISTINCT ON (t.return_id, t.exchange_id)
     r.first_seen_at IS NOT NULL AS is_held,
     r.is_deleted OR (coalesce(i.was_deleted, r.is_deleted) AND NOT coalesce(i.is_first_sight, false)) AS is_silent
 FROM staged_exchange_items AS t
-LEFT JOIN mirror_return AS r ON r.shop = %(shop)s AND r.return_id = t.return_id
+LEFT JOIN LATERAL (
+    SELECT m.first_seen_at, m.is_deleted
+    FROM mirror_return AS m
+    WHERE m.shop = %(shop)s AND m.return_id = t.return_id
+    LIMIT 1
+) AS r ON true
 LEFT JOIN return_in AS i ON i.return_id = t.return_id
+LEFT JOIN too_old AS o ON o.return_id = t.return_id
+WHERE r.first_seen_at IS NOT NULL OR o.return_id IS NULL
 ORDER BY t.return_id, t.exchange_id, t.updated_at DESC NULLS LAST, t.synced_at DESC NULLS LAST, t;
 
 INSERT INTO mirror_waiting AS w (shop, source_table, return_id, subject, updated_at, waiting_since, row_data)
@@ -24,7 +29,7 @@ SELECT
     %(shop)s, 'exchange_items', t.return_id, t.exchange_id, t.updated_at, %(as_of)s,
     to_jsonb(t) - 'is_open' - 'is_held' - 'is_silent'
 FROM item_read AS t
-WHERE NOT t.is_held AND NOT EXISTS (SELECT FROM too_old AS o WHERE o.return_id = t.return_id)
+WHERE NOT t.is_held
 ON CONFLICT (shop, source_table, return_id, subject) DO UPDATE SET
     updated_at = excluded.updated_at, row_data = excluded.row_data
 WHERE (excluded.updated_at >= w.updated_at) IS NOT FALSE;
@@ -34,21 +39,28 @@ USING return_in AS i
 WHERE w.shop = %(shop)s AND w.source_table = 'exchange_items' AND w.return_id = i.return_id AND i.is_first_sight;
 
 CREATE TEMP TABLE item_in ON COMMIT DROP AS
-SELECT
-    s.*,
-    m.exchange_id IS NULL AS is_new,
-    coalesce(m.is_open, false) AS was_open,
-    s.updated_at IS NOT NULL AND s.updated_at IS DISTINCT FROM m.updated_at AS is_moved,
-    array_remove(ARRAY[
-        CASE WHEN s.out_of_stock IS DISTINCT FROM m.out_of_stock THEN 'out_of_stock' END,
-        CASE WHEN s.resolution IS DISTINCT FROM m.resolution THEN 'resolution' END,
-        CASE WHEN s.restocked_at IS DISTINCT FROM m.restocked_at THEN 'restocked_at' END
-    ], NULL) AS fields
-FROM item_read AS s
-LEFT JOIN mirror_item AS m ON m.shop = %(shop)s AND m.return_id = s.return_id AND m.exchange_id = s.exchange_id
-WHERE s.is_held AND (s.updated_at >= m.updated_at) IS NOT FALSE;
-
-DELETE FROM item_in WHERE NOT is_new AND fields = '{}' AND NOT is_moved;
+SELECT *
+FROM (
+    SELECT
+        s.*,
+        m.exchange_id IS NULL AS is_new,
+        coalesce(m.is_open, false) AS was_open,
+        s.updated_at IS NOT NULL AND s.updated_at IS DISTINCT FROM m.updated_at AS is_moved,
+        CASE WHEN m.exchange_id IS NULL THEN '{}' ELSE array_remove(ARRAY[
+            CASE WHEN s.out_of_stock IS DISTINCT FROM m.out_of_stock THEN 'out_of_stock' END,
+            CASE WHEN s.resolution IS DISTINCT FROM m.resolution THEN 'resolution' END,
+            CASE WHEN s.restocked_at IS DISTINCT FROM m.restocked_at THEN 'restocked_at' END
+        ], NULL) END AS fields
+    FROM item_read AS s
+    LEFT JOIN LATERAL (
+        SELECT *
+        FROM mirror_item AS i
+        WHERE i.shop = %(shop)s AND i.return_id = s.return_id AND i.exchange_id = s.exchange_id
+        LIMIT 1
+    ) AS m ON true
+    WHERE s.is_held AND (s.updated_at >= m.updated_at) IS NOT FALSE
+) AS compared
+WHERE is_new OR is_moved OR fields <> '{}';
 
 INSERT INTO change (
     shop, source_table, return_id, subject, seen_at, fields, old_status, new_status, updated_at, live, previous_look_at

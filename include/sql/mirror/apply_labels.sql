@@ -6,8 +6,8 @@ JOIN return_in AS i ON i.return_id = w.return_id AND i.is_first_sight
 CROSS JOIN LATERAL jsonb_populate_record(NULL::staged_labels, w.row_data) AS r
 WHERE w.shop = %(shop)s AND w.source_table = 'labels';
 
-ANALYZE staged_labels;
-
+-- The return and the old content of each row are looked up by key, whatever the planner would think of a larger mirror
+-- (LIMIT). Children of returns that are too old to be held are left out before anything is done with them.
 CREATE TEMP TABLE label_read ON COMMIT DROP AS
 SELECT DISTINCT ON (t.return_id, t.number)
     t.*,
@@ -16,8 +16,15 @@ SELECT DISTINCT ON (t.return_id, t.number)
     -- Its return was too old to be held until now, so no look at this table has counted for it.
     coalesce(i.is_first_sight AND r.created_at < %(horizon)s, false) AS is_passed_over
 FROM staged_labels AS t
-LEFT JOIN mirror_return AS r ON r.shop = %(shop)s AND r.return_id = t.return_id
+LEFT JOIN LATERAL (
+    SELECT m.first_seen_at, m.is_deleted, m.created_at
+    FROM mirror_return AS m
+    WHERE m.shop = %(shop)s AND m.return_id = t.return_id
+    LIMIT 1
+) AS r ON true
 LEFT JOIN return_in AS i ON i.return_id = t.return_id
+LEFT JOIN too_old AS o ON o.return_id = t.return_id
+WHERE r.first_seen_at IS NOT NULL OR o.return_id IS NULL
 ORDER BY t.return_id, t.number, t.updated_at DESC NULLS LAST, t.synced_at DESC NULLS LAST, t;
 
 INSERT INTO mirror_waiting AS w (shop, source_table, return_id, subject, updated_at, waiting_since, row_data)
@@ -25,7 +32,7 @@ SELECT
     %(shop)s, 'labels', l.return_id, l.number, l.updated_at, %(as_of)s,
     to_jsonb(l) - 'is_held' - 'is_silent' - 'is_passed_over'
 FROM label_read AS l
-WHERE NOT l.is_held AND NOT EXISTS (SELECT FROM too_old AS o WHERE o.return_id = l.return_id)
+WHERE NOT l.is_held
 ON CONFLICT (shop, source_table, return_id, subject) DO UPDATE SET
     updated_at = excluded.updated_at, row_data = excluded.row_data
 WHERE (excluded.updated_at >= w.updated_at) IS NOT FALSE;
@@ -35,30 +42,38 @@ USING return_in AS i
 WHERE w.shop = %(shop)s AND w.source_table = 'labels' AND w.return_id = i.return_id AND i.is_first_sight;
 
 CREATE TEMP TABLE label_in ON COMMIT DROP AS
-SELECT
-    s.*,
-    m.number IS NULL AS is_new,
-    m.tracking_status AS old_status,
-    s.updated_at IS NOT NULL AND s.updated_at IS DISTINCT FROM m.updated_at AS is_moved,
-    n.return_id IS NOT NULL AS had_no_number,
-    s.updated_at IS DISTINCT FROM n.updated_at AS is_moved_since_no_number,
-    array_remove(ARRAY[
-        CASE WHEN s.carrier IS DISTINCT FROM m.carrier THEN 'carrier' END,
-        CASE WHEN s.tracking_url IS DISTINCT FROM m.tracking_url THEN 'tracking_url' END,
-        CASE WHEN s.label_url IS DISTINCT FROM m.label_url THEN 'label_url' END,
-        CASE WHEN s.tracking_status IS DISTINCT FROM m.tracking_status THEN 'status' END,
-        CASE WHEN s.shipped IS DISTINCT FROM m.shipped THEN 'shipped' END,
-        CASE WHEN s.created_at IS DISTINCT FROM m.created_at THEN 'created_at' END
-    ], NULL) AS fields
-FROM label_read AS s
-LEFT JOIN mirror_label AS m ON m.shop = %(shop)s AND m.return_id = s.return_id AND m.number = s.number
-LEFT JOIN mirror_label AS n -- the same label, seen before it had its number
-    ON
-        n.shop = %(shop)s AND n.return_id = s.return_id AND n.number = '' AND s.number <> '' AND n.became IS NULL
-        AND (n.created_at = s.created_at) IS NOT FALSE
-WHERE s.is_held AND (s.updated_at >= m.updated_at) IS NOT FALSE;
-
-DELETE FROM label_in WHERE NOT is_new AND fields = '{}' AND NOT is_moved;
+SELECT *
+FROM (
+    SELECT
+        s.*,
+        m.number IS NULL AS is_new,
+        m.tracking_status AS old_status,
+        s.updated_at IS NOT NULL AND s.updated_at IS DISTINCT FROM m.updated_at AS is_moved,
+        n.return_id IS NOT NULL AS had_no_number,
+        s.updated_at IS DISTINCT FROM n.updated_at AS is_moved_since_no_number,
+        CASE WHEN m.number IS NULL THEN '{}' ELSE array_remove(ARRAY[
+            CASE WHEN s.carrier IS DISTINCT FROM m.carrier THEN 'carrier' END,
+            CASE WHEN s.tracking_url IS DISTINCT FROM m.tracking_url THEN 'tracking_url' END,
+            CASE WHEN s.label_url IS DISTINCT FROM m.label_url THEN 'label_url' END,
+            CASE WHEN s.tracking_status IS DISTINCT FROM m.tracking_status THEN 'status' END,
+            CASE WHEN s.shipped IS DISTINCT FROM m.shipped THEN 'shipped' END,
+            CASE WHEN s.created_at IS DISTINCT FROM m.created_at THEN 'created_at' END
+        ], NULL) END AS fields
+    FROM label_read AS s
+    LEFT JOIN LATERAL (
+        SELECT * FROM mirror_label AS l WHERE l.shop = %(shop)s AND l.return_id = s.return_id AND l.number = s.number LIMIT 1
+    ) AS m ON true
+    LEFT JOIN LATERAL ( -- the same label, seen before it had its number
+        SELECT *
+        FROM mirror_label AS l
+        WHERE
+            l.shop = %(shop)s AND l.return_id = s.return_id AND l.number = '' AND s.number <> '' AND l.became IS NULL
+            AND (l.created_at = s.created_at) IS NOT FALSE
+        LIMIT 1
+    ) AS n ON true
+    WHERE s.is_held AND (s.updated_at >= m.updated_at) IS NOT FALSE
+) AS compared
+WHERE is_new OR is_moved OR fields <> '{}';
 
 INSERT INTO change (
     shop, source_table, return_id, subject, seen_at, fields, old_status, new_status, updated_at, live, previous_look_at
@@ -95,10 +110,20 @@ ON CONFLICT (shop, return_id, number) DO UPDATE SET
             THEN m.became
     END;
 
-UPDATE mirror_label AS n
-SET became = l.number
+-- The row without a number learns what became of it. It is there, so this only updates; and by its key.
+INSERT INTO mirror_label AS n (
+    shop, return_id, number, shipped, ever_shipped, first_seen_at, silent, had_no_number, became
+)
+SELECT DISTINCT ON (l.return_id) %(shop)s, l.return_id, '', 'no', false, %(as_of)s::timestamptz, false, false, l.number
 FROM label_in AS l
-WHERE
-    l.is_new AND l.number <> ''
-    AND n.shop = %(shop)s AND n.return_id = l.return_id AND n.number = '' AND n.became IS NULL
-    AND (n.created_at = l.created_at) IS NOT FALSE;
+CROSS JOIN LATERAL (
+    SELECT
+    FROM mirror_label AS o
+    WHERE
+        o.shop = %(shop)s AND o.return_id = l.return_id AND o.number = '' AND o.became IS NULL
+        AND (o.created_at = l.created_at) IS NOT FALSE
+    LIMIT 1
+) AS numberless
+WHERE l.is_new AND l.number <> ''
+ORDER BY l.return_id, l.number
+ON CONFLICT (shop, return_id, number) DO UPDATE SET became = excluded.became;

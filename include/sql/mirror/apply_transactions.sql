@@ -6,8 +6,6 @@ JOIN return_in AS i ON i.return_id = w.return_id AND i.is_first_sight
 CROSS JOIN LATERAL jsonb_populate_record(NULL::staged_transactions, w.row_data) AS r
 WHERE w.shop = %(shop)s AND w.source_table = 'transactions';
 
-ANALYZE staged_transactions;
-
 CREATE TEMP TABLE transaction_read ON COMMIT DROP AS
 SELECT DISTINCT ON (t.transaction_id)
     t.*,
@@ -17,8 +15,15 @@ SELECT DISTINCT ON (t.transaction_id)
     -- Its return was too old to be held until now, so no look at this table has counted for it.
     coalesce(i.is_first_sight AND r.created_at < %(horizon)s, false) AS is_passed_over
 FROM staged_transactions AS t
-LEFT JOIN mirror_return AS r ON r.shop = %(shop)s AND r.return_id = t.return_id
+LEFT JOIN LATERAL (
+    SELECT m.first_seen_at, m.is_deleted, m.created_at
+    FROM mirror_return AS m
+    WHERE m.shop = %(shop)s AND m.return_id = t.return_id
+    LIMIT 1
+) AS r ON true
 LEFT JOIN return_in AS i ON i.return_id = t.return_id
+LEFT JOIN too_old AS o ON o.return_id = t.return_id
+WHERE r.first_seen_at IS NOT NULL OR o.return_id IS NULL
 ORDER BY
     t.transaction_id, t.synced_at DESC NULLS LAST, (t.status = 'succeeded') DESC NULLS LAST, t.seen_before DESC, t;
 
@@ -28,7 +33,7 @@ SELECT
     to_jsonb(t) - 'waited_before' - 'is_held' - 'is_silent' - 'is_passed_over' ||
     jsonb_build_object('seen_before', t.status IS DISTINCT FROM 'succeeded')
 FROM transaction_read AS t
-WHERE NOT t.is_held AND NOT EXISTS (SELECT FROM too_old AS o WHERE o.return_id = t.return_id)
+WHERE NOT t.is_held
 ON CONFLICT (shop, source_table, return_id, subject) DO UPDATE SET
     row_data = excluded.row_data || jsonb_build_object(
         'seen_before',
@@ -40,27 +45,31 @@ USING return_in AS i
 WHERE w.shop = %(shop)s AND w.source_table = 'transactions' AND w.return_id = i.return_id AND i.is_first_sight;
 
 CREATE TEMP TABLE transaction_in ON COMMIT DROP AS
-SELECT
-    s.transaction_id, s.return_id, s.kind, s.gateway, s.status, s.amount, s.currency, s.created_at, s.is_silent,
-    s.is_passed_over,
-    m.transaction_id IS NULL AS is_new,
-    m.status AS old_status,
-    s.waited_before OR (m.transaction_id IS NOT NULL AND m.status IS DISTINCT FROM 'succeeded') AS seen_before,
-    s.status = 'succeeded' AND m.status IS DISTINCT FROM 'succeeded' AND NOT s.is_silent AS has_succeeded,
-    array_remove(ARRAY[
-        CASE WHEN s.return_id IS DISTINCT FROM m.return_id THEN 'return_id' END,
-        CASE WHEN s.kind IS DISTINCT FROM m.kind THEN 'kind' END,
-        CASE WHEN s.gateway IS DISTINCT FROM m.gateway THEN 'gateway' END,
-        CASE WHEN s.status IS DISTINCT FROM m.status THEN 'status' END,
-        CASE WHEN s.amount IS DISTINCT FROM m.amount THEN 'amount' END,
-        CASE WHEN s.currency IS DISTINCT FROM m.currency THEN 'currency' END,
-        CASE WHEN s.created_at IS DISTINCT FROM m.created_at THEN 'created_at' END
-    ], NULL) AS fields
-FROM transaction_read AS s
-LEFT JOIN mirror_transaction AS m ON m.shop = %(shop)s AND m.transaction_id = s.transaction_id
-WHERE s.is_held;
-
-DELETE FROM transaction_in WHERE NOT is_new AND fields = '{}';
+SELECT *
+FROM (
+    SELECT
+        s.transaction_id, s.return_id, s.kind, s.gateway, s.status, s.amount, s.currency, s.created_at, s.is_silent,
+        s.is_passed_over,
+        m.transaction_id IS NULL AS is_new,
+        m.status AS old_status,
+        s.waited_before OR (m.transaction_id IS NOT NULL AND m.status IS DISTINCT FROM 'succeeded') AS seen_before,
+        s.status = 'succeeded' AND m.status IS DISTINCT FROM 'succeeded' AND NOT s.is_silent AS has_succeeded,
+        CASE WHEN m.transaction_id IS NULL THEN '{}' ELSE array_remove(ARRAY[
+            CASE WHEN s.return_id IS DISTINCT FROM m.return_id THEN 'return_id' END,
+            CASE WHEN s.kind IS DISTINCT FROM m.kind THEN 'kind' END,
+            CASE WHEN s.gateway IS DISTINCT FROM m.gateway THEN 'gateway' END,
+            CASE WHEN s.status IS DISTINCT FROM m.status THEN 'status' END,
+            CASE WHEN s.amount IS DISTINCT FROM m.amount THEN 'amount' END,
+            CASE WHEN s.currency IS DISTINCT FROM m.currency THEN 'currency' END,
+            CASE WHEN s.created_at IS DISTINCT FROM m.created_at THEN 'created_at' END
+        ], NULL) END AS fields
+    FROM transaction_read AS s
+    LEFT JOIN LATERAL (
+        SELECT * FROM mirror_transaction AS t WHERE t.shop = %(shop)s AND t.transaction_id = s.transaction_id LIMIT 1
+    ) AS m ON true
+    WHERE s.is_held
+) AS compared
+WHERE is_new OR fields <> '{}';
 
 INSERT INTO change (
     shop, source_table, return_id, subject, seen_at, fields, old_status, new_status, live, previous_look_at

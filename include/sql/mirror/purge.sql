@@ -15,6 +15,8 @@ WITH gone AS (
 )
 SELECT return_id FROM gone;
 
+ANALYZE forgotten; -- nearly always empty, which the planner would not think
+
 DELETE FROM mirror_label USING forgotten AS f WHERE shop = %(shop)s AND mirror_label.return_id = f.return_id;
 DELETE FROM mirror_item USING forgotten AS f WHERE shop = %(shop)s AND mirror_item.return_id = f.return_id;
 DELETE FROM mirror_episode USING forgotten AS f WHERE shop = %(shop)s AND mirror_episode.return_id = f.return_id;

@@ -3,18 +3,19 @@
 INSERT INTO candidate
 SELECT e.event_id, e.event_type, e.key, e.return_id, e.fact_at, e.occurred_at, e.detail, false, true
 FROM event AS e
+CROSS JOIN LATERAL (
+    SELECT
+    FROM change AS c
+    WHERE
+        c.shop = e.shop AND c.return_id = e.return_id AND c.source_table = 'returns'
+        AND c.seen_at > e.detected_at AND c.fields && ARRAY['customer_phone', 'customer_email']
+    LIMIT 1 -- so that it is looked up for each event
+) AS contact
 WHERE
     e.shop = %(shop)s
     AND e.status = 'invalid'
     AND e.reason = 'no recipient'
     AND e.occurred_at >= %(not_before)s
-    AND EXISTS (
-        SELECT
-        FROM change AS c
-        WHERE
-            c.shop = e.shop AND c.return_id = e.return_id AND c.source_table = 'returns'
-            AND c.seen_at > e.detected_at AND c.fields && ARRAY['customer_phone', 'customer_email']
-    )
 UNION ALL
 SELECT e.event_id, e.event_type, e.key, e.return_id, e.fact_at, e.occurred_at, e.detail, false, true
 FROM event AS e

@@ -1,0 +1,279 @@
+"""The whole hourly run by how much changed and how long the history is: `python -m benchmarks.hour`.
+
+A run is the look (extraction and mirror), every hourly rule with payloads and enqueuing, and the second judgement that
+the plan makes; sending is measured elsewhere. Of the changed rows a quarter each are new returns, their labels, returns
+whose status changes, and labels whose status changes, and each makes an event. The smaller history is that of a shop of
+200 days, the greater one that of a shop of five years, with as many returns each day; the mirror holds 120 days. Every
+hour begins after a checkpoint and a vacuum, as real ones do, and the events of the hour before have been sent.
+
+Source: what of the elapsed time is spent waiting for rows of the source, which here is on the same server.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+import psycopg
+import sqlalchemy as sa
+
+from benchmarks import kit
+from benchmarks.kit import Figure, median
+from loop_attentive import db, mirror, qualify, runs
+from loop_attentive.catalogue import CATALOGUE, EventType
+from loop_attentive.mirror import Look
+from loop_attentive.settings import Shop
+from loop_attentive.source import Cursor, Row, Source, Table
+from sandbox.warehouse import create, fill
+from sandbox.warehouse.tables import TABLES
+
+T = TypeVar("T")
+
+HOUR = timedelta(hours=1)
+YOUNG, OLD = 200, 5 * 365 + 1
+"""Days since a shop's first return."""
+
+MANY = 1_000_000
+"""Returns of which a shop that is not old has no more."""
+
+AT_ONCE = 2
+"""Rules that are judged at the same time."""
+
+HOURLY = [event for event in CATALOGUE if not event.daily]
+ROWS_A_SECOND = 20_000
+
+NEW_RETURNS = """
+INSERT INTO loop.returns
+SELECT
+    (SELECT max(return_id) FROM loop.returns) + n, 'open', 'refund', '#' || n, 'new.' || n || '@example.com',
+    '+1678' || 2000000 + %(seed)s * 1000 + n, 'https://sandbox.loopreturns.com/#/return/' || gen_random_uuid(),
+    true, false, NULL, made_at, made_at, %(at)s, false
+FROM generate_series(1, %(rows)s) AS n
+CROSS JOIN LATERAL (SELECT %(at)s::timestamptz - n * interval '1 millisecond' AS made_at) AS made
+"""
+NEW_LABELS = """
+INSERT INTO loop.labels
+SELECT
+    return_id, 'USPS', '92055' || lpad(return_id::text, 17, '0'), 'https://track.example.com/' || return_id,
+    'https://labels.example.com/' || gen_random_uuid() || '.pdf', 'new', created_at, created_at::text, %(at)s
+FROM loop.returns
+ORDER BY return_id DESC
+LIMIT %(rows)s
+"""
+OTHER_STATES = """
+UPDATE loop.returns
+SET state = CASE state WHEN 'closed' THEN 'open' ELSE 'closed' END, updated_at = %(at)s, synced_at = %(at)s
+WHERE return_id IN (SELECT return_id FROM loop.returns ORDER BY return_id DESC OFFSET %(rows)s LIMIT %(rows)s)
+"""
+OTHER_LABELS = """
+UPDATE loop.labels
+SET
+    status = CASE status WHEN 'in_transit' THEN 'delivered' ELSE 'in_transit' END,
+    updated_at = %(at)s::timestamptz::text,
+    synced_at = %(at)s
+WHERE ctid IN (
+    SELECT min(ctid)
+    FROM loop.labels
+    WHERE return_id IN (
+        SELECT return_id::text FROM loop.returns ORDER BY return_id DESC OFFSET 2 * %(rows)s LIMIT %(rows)s
+    )
+    GROUP BY return_id
+)
+"""
+
+
+class TimedSource(Source):
+    """A source that knows how long it was waited for."""
+
+    waited = 0.0
+
+    def read(self, table: Table, since: Cursor) -> Iterator[list[Row]]:
+        chunks = super().read(table, since)
+        while True:
+            began = time.monotonic()
+            chunk = next(chunks, None)
+            self.waited += time.monotonic() - began
+            if chunk is None:
+                return
+            yield chunk
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one step: rows that it handled, and seconds; worker and database: of processor time.
+
+    source: of the elapsed seconds, waiting for the source.
+    """
+
+    rows: int
+    elapsed: float
+    worker: float
+    database: float
+    source: float = 0.0
+
+
+class Bench:
+    """A shop with a made-up source and its own mirror and ledger, in one database."""
+
+    def __init__(self, conninfo: str, *, mirror_days: int = 120) -> None:
+        self.shop = Shop(name="default", mirror_days=mirror_days)
+        self.conns = [db.connect(conninfo, autocommit=True) for _ in range(AT_ONCE)]
+        self.conn = self.conns[0]
+        self._tasks = ThreadPoolExecutor(AT_ONCE)
+        self.engine = sa.create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(conninfo))
+        self._runs = 0
+
+    def close(self) -> None:
+        self._tasks.shutdown()
+        for conn in self.conns:
+            conn.close()
+        self.engine.dispose()
+
+    def history(self, returns: int, now: datetime, *, days: int, growth: float) -> None:
+        """Fills the source; the last sync brought one row a table, so that little is read again in the next hours."""
+        create(self.conn)
+        self.without_index()
+        fill(self.conn, returns=returns, now=now - 3 * HOUR, seed=1, days=days, growth=growth)
+        self.with_index()
+        self.sync(now)
+
+    def with_index(self) -> None:
+        for table in TABLES:
+            self.conn.execute(f"CREATE INDEX {table}_synced_at ON loop.{table} (synced_at)")
+
+    def without_index(self) -> None:
+        for table in TABLES:
+            self.conn.execute(f"DROP INDEX loop.{table}_synced_at")
+
+    def sync(self, at: datetime) -> None:
+        """A sync that brings one row a table."""
+        for table in TABLES:
+            newest = f"SELECT ctid FROM loop.{table} ORDER BY synced_at DESC LIMIT 1"
+            self.conn.execute(f"UPDATE loop.{table} SET synced_at = %s WHERE ctid = ({newest})", [at])
+
+    def look(self, at: datetime) -> tuple[Look, Cost]:
+        source = TimedSource(self.engine, self.shop)
+        look, cost = self.measured(lambda: mirror.look(self.conn, source, at=at), lambda look: look.changed)
+        return look, Cost(cost.rows, cost.elapsed, cost.worker, cost.database, source.waited)
+
+    def rules(self, look: Look, events: Sequence[EventType] = HOURLY) -> Cost:
+        """Judges the rules for a run of that look, some at once as tasks do, and again. rows: new events."""
+        self._runs += 1
+        run = runs.start(self.conn, dag_id="bench", run_id=str(self._runs), shop=self.shop.name, look=look)
+        waiting: SimpleQueue[EventType | None] = SimpleQueue()
+        for event in (*events, *AT_ONCE * [None]):
+            waiting.put(event)
+
+        def judge(conn: psycopg.Connection[Any]) -> int:
+            judged = iter(waiting.get, None)
+            return sum(qualify.qualify(conn, self.shop, event, run, now=look.as_of).created for event in judged)
+
+        def work() -> int:
+            created = sum(self._tasks.map(judge, self.conns))
+            qualify.judge_again(self.conn, self.shop, now=look.as_of)
+            return created
+
+        return self.measured(work, lambda created: created)[1]
+
+    def measured(self, work: Callable[[], T], rows: Callable[[T], int]) -> tuple[T, Cost]:
+        worker, database, began = kit.processor_seconds(), self.database_seconds(), time.monotonic()
+        result = work()
+        elapsed = time.monotonic() - began
+        worker, database = kit.processor_seconds() - worker, self.database_seconds() - database
+        return result, Cost(rows(result), elapsed, worker, database)
+
+    def database_seconds(self) -> float:
+        return sum(kit.processor_seconds(conn.info.backend_pid) for conn in self.conns)
+
+    def settle(self) -> None:
+        """All events have been sent, and an hour passes."""
+        self.conn.execute("UPDATE event SET status = 'accepted', body = NULL WHERE status = 'pending'")
+        self.conn.execute("VACUUM ANALYZE")
+        self.conn.execute("CHECKPOINT")
+
+    def change(self, rows: int, at: datetime) -> None:
+        """About so many rows change in the source."""
+        self._runs += 1
+        for query in (NEW_RETURNS, NEW_LABELS, OTHER_STATES, OTHER_LABELS) if rows else ():
+            self.conn.execute(query, {"rows": rows // 4, "at": at, "seed": self._runs})
+
+
+def hours(bench: Bench, now: datetime, changes: int, repeats: int) -> Iterator[tuple[Cost, Cost]]:
+    """So many hours in which so much changes, each after one in which nothing did: its look and its rules."""
+    for _ in range(repeats):
+        now += 3 * HOUR  # no row of the hour before is read again
+        bench.sync(now)
+        bench.rules(bench.look(now)[0])
+        now += 3 * HOUR
+        bench.change(changes, now)
+        bench.sync(now)
+        bench.settle()
+        look, looked = bench.look(now)
+        yield looked, bench.rules(look)
+
+
+def measure(returns: int, changes: Sequence[int], repeats: int) -> tuple[dict[int, float], list[Figure]]:
+    """Seconds of the whole run by number of changes, and the figures, for one history."""
+    totals, figures = {}, []
+    with kit.server() as conninfo, closing(Bench(conninfo)) as bench:
+        now = datetime.now(UTC)
+        bench.history(returns, now, days=OLD if returns > MANY else YOUNG, growth=1.0)
+        look, looked = bench.look(now)
+        judged = bench.rules(look, CATALOGUE)
+        figures += told(f"{returns:,} returns, the first hour", [(looked, judged)], read=look.extracted)
+        for rows in changes:
+            costs = list(hours(bench, now, rows, repeats))
+            now += 6 * HOUR * repeats
+            totals[rows] = median(looked.elapsed + judged.elapsed for looked, judged in costs)
+            figures += told(f"{returns:,} returns, {rows:,} changed", costs)
+        bench.without_index()
+        figures += told(f"{returns:,} returns, 0 changed, no index on synced_at", list(hours(bench, now, 0, 1)))
+    return totals, figures
+
+
+def told(name: str, costs: Sequence[tuple[Cost, Cost]], *, read: int = 0) -> list[Figure]:
+    """The figures of some hours of one kind; read: rows of the source, where more were read than changed."""
+    looks, rules = zip(*costs, strict=True)
+    total = median(looked.elapsed + judged.elapsed for looked, judged in costs)
+    rows = median(looked.rows for looked in looks)
+    figures = [Figure(name, total, "s", note=f"{read:,} rows read" if read else "")]
+    if rows >= ROWS_A_SECOND:
+        met = None if read else rows / total >= ROWS_A_SECOND
+        figures.append(Figure("  changed rows", rows / total, "rows/s", "" if read else "at least 20,000", met))
+    return [
+        *figures,
+        Figure("  its look", median(cost.elapsed for cost in looks), "s"),
+        Figure("  waiting for the source", median(cost.source for cost in looks), "s"),
+        Figure("  its rules", median(cost.elapsed for cost in rules), "s", note=f"{rules[-1].rows:,} new events"),
+        Figure("  worker", median(a.worker + b.worker for a, b in costs), "processor s"),
+        Figure("  database", median(a.database + b.database for a, b in costs), "processor s"),
+    ]
+
+
+def main() -> None:
+    parser = kit.parser("hour", __doc__)
+    parser.add_argument("--returns", type=int, nargs="+", default=[100_000, 10_000_000])
+    parser.add_argument("--changes", type=int, nargs="+", default=[0, 1_000, 100_000])
+    parser.add_argument("--repeats", type=int, default=5)
+    options = parser.parse_args()
+    logging.getLogger("loop_attentive").setLevel(logging.ERROR)  # outcomes without a word at Attentive are no surprise
+    figures, by_history = [], []
+    for returns in options.returns:
+        totals, some = measure(returns, options.changes, options.repeats)
+        by_history.append(totals)
+        figures += some
+    if len(by_history) > 1:
+        for rows in options.changes:
+            ratio = by_history[-1][rows] / by_history[0][rows]
+            name = f"{rows:,} changed, the longest history against the shortest"
+            figures.append(Figure(name, ratio, "times", "at most 1.2", ratio <= 1.2))
+    kit.tell(options, "The hourly run", figures)
+
+
+if __name__ == "__main__":
+    main()
