@@ -336,6 +336,8 @@ def test_an_answer_that_never_comes(book: Book, fault: Fault) -> None:
         result = await sending()
         assert result.counts == {"unknown": 2}
         assert result.come_back_at == book.event(usual)["resend_at"]
+        assert result.waits_for is not None
+        assert "no answer" in result.waits_for
 
     tell(book, story)
     [attempt] = book.attempts(usual)

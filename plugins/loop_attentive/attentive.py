@@ -79,7 +79,7 @@ class Departure(Protocol):
         """Awaited when the connection stands; returns when the request may be written, or raises to call it back."""
 
     def left(self) -> None:
-        """Called just before the bytes are written."""
+        """Called just before the bytes are written; raises if it is too late for that by now."""
 
 
 class Transport(Protocol):
@@ -273,8 +273,8 @@ class Passage:
     gone: bool = False
 
     def leave(self) -> None:
-        self.gone = True
         self.departure.left()
+        self.gone = True
 
 
 class AttentiveTransport:

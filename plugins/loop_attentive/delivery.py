@@ -17,7 +17,7 @@ import gc
 import logging
 import random
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -35,11 +35,11 @@ from loop_attentive.settings import Shop
 
 log = logging.getLogger(__name__)
 
-CLAIM = 500
+CLAIM = 1000
 """Events leased at once; the next claim is made when half of them have left."""
 
-HANDFUL = 100
-"""Events marked at once, at most. At the default pace it is what leaves in HORIZON: about twenty."""
+HANDFUL = 500
+"""Events marked at once, at most: fewer as a rule, what leaves in HORIZON. At the default pace that is about twenty."""
 
 TOP_UP = HORIZON.total_seconds() / 2
 """Seconds before the last mark leaves at which the next handful is marked."""
@@ -76,14 +76,15 @@ class Delivered:
 
     counts: answers by outcome, and what the last judgement left out: expired, no longer (true), waits (for the source).
     requests: made by the transport. pending: events of the batch that are left so. come_back_at: when the next of
-    them, or of those to be sent again, may leave (UTC), or None. stopped: it was told to stop before it was done.
-    stopped_types: refused by Attentive in this run.
+    them, or of those to be sent again, may leave (UTC), or None. waits_for: what keeps it from leaving sooner.
+    stopped: it was told to stop before it was done. stopped_types: refused by Attentive in this run.
     """
 
     counts: dict[str, int]
     requests: int
     pending: int
     come_back_at: datetime | None
+    waits_for: str | None
     stopped: bool
     stopped_types: frozenset[str]
 
@@ -157,18 +158,47 @@ class Room:
     def __init__(self) -> None:
         self._size = float(FIRST_UNDER_WAY)
         self._shrunk_at = float("-inf")
+        self._under_way = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
 
     @property
-    def size(self) -> int:
-        return int(self._size)
+    def is_full(self) -> bool:
+        return self._under_way >= int(self._size)
+
+    def for_marks(self, flights: int) -> int:
+        """How many more may be marked: as many as have room, and again as many that wait for the next answers.
+
+        Never a few only: a mark costs a commit.
+        """
+        more = int(self._size * 2) - flights
+        return more if more >= self._size / 4 else 0
+
+    def enter(self) -> None:
+        self._under_way += 1
+
+    def leave(self) -> None:
+        self._under_way -= 1
+
+    async def vacancy(self) -> None:
+        """Waits, in turn and for a second at most, until there may be room."""
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        await asyncio.wait([turn], timeout=1.0)
+
+    def call_next(self) -> None:
+        """Lets as many look as there is room for."""
+        for _ in range(max(int(self._size) - self._under_way, 1)):
+            if not self._waiting:
+                return
+            self._waiting.popleft().set_result(None)
 
     def answered(self) -> None:
         self._size = min(self._size + 1, MOST_UNDER_WAY)
 
-    def unanswered(self, started_at: float, now: float, under_way: int) -> None:
+    def unanswered(self, started_at: float, now: float) -> None:
         """Leaves room for half of what is under way; once for all requests that were so together."""
         if started_at > self._shrunk_at:
-            self._size = max(min(self._size, under_way) / 2, FEWEST_UNDER_WAY)
+            self._size = max(min(self._size, self._under_way) / 2, FEWEST_UNDER_WAY)
             self._shrunk_at = now
 
 
@@ -180,15 +210,20 @@ class Flight(Departure):
         self.permit = permit
         self.marked_at = marked_at
         self.left_at: float | None = None
+        self.has_room = False
         self._sender = sender
 
     async def cleared(self) -> None:
         """Waits for the permit's moment; for another permit, if opening a connection took longer than it held."""
         while True:
             await asyncio.sleep(max(self.permit.usable_at - self._sender.monotonic(), 0))
+            while self._sender.room.is_full and not self._sender.calls_back(self):
+                await self._sender.room.vacancy()
             if self._sender.calls_back(self):
                 raise CalledBack
             if self._sender.pace.holds(self.permit):
+                self._sender.room.enter()
+                self.has_room = True
                 return
             await self._exchange_permit()
 
@@ -207,6 +242,9 @@ class Flight(Departure):
             raise CalledBack from None
 
     def left(self) -> None:
+        """The process may have stood still since it was cleared."""
+        if self._sender.is_too_late(self) or not self._sender.pace.holds(self.permit):
+            raise CalledBack
         self.left_at = self._sender.monotonic()
         self._sender.pace.used(self.permit)
 
@@ -234,7 +272,7 @@ class Sender:
         self._stop = stop
         self._patience = patience
         self._rng = rng
-        self._room = Room()
+        self.room = Room()
         self._flights: set[asyncio.Task[None]] = set()
         self._answers: list[Settled] = []
         self._called_back: list[Marked] = []
@@ -243,6 +281,7 @@ class Sender:
         self._not_sent_in_a_row = 0
         self._failure: Exception | None = None
         self._come_back_in: float | None = None
+        self._waits_for: str | None = None
         self._claimed_all = False
         self._claim_at = self._sweep_at = float("-inf")
         # what the three parts tell each other
@@ -320,7 +359,7 @@ class Sender:
             self._claimed_all = False
 
     async def _mark_a_handful(self) -> None:
-        room = self._room.size - len(self._flights)
+        room = self.room.for_marks(len(self._flights))
         if room <= 0:
             self._landed.clear()
             await _wait(self._landed, 1.0)
@@ -345,7 +384,7 @@ class Sender:
     async def _wait_for_permits(self) -> None:
         pause = self.pace.paused_until - self.monotonic()
         if pause > max(self._patience, PAUSE_SAT_OUT):
-            self._come_back_in = pause
+            self._come_back_in, self._waits_for = pause, "Attentive asked for a pause"
             self._halt.set()
         await self._sleep(self.until_next_permit())
 
@@ -378,8 +417,12 @@ class Sender:
             self._called_back.append(flight.mark)
         else:
             self._take_in(flight, answer)
-        if flight.left_at is None:
-            self.pace.unused(flight.permit)
+        finally:
+            if flight.left_at is None:
+                self.pace.unused(flight.permit)
+            if flight.has_room:
+                self.room.leave()
+            self.room.call_next()
         self._something_to_settle.set()
 
     def _land(self, task: asyncio.Task[None]) -> None:
@@ -393,8 +436,12 @@ class Sender:
         return (
             self._halt.is_set()
             or flight.mark.claimed.event_type in self.ledger.stopped_types
-            or self.monotonic() > flight.marked_at + LEAVES_WITHIN.total_seconds()
+            or self.is_too_late(flight)
         )
+
+    def is_too_late(self, flight: Flight) -> bool:
+        """Whether others may have given a marked event up before it left."""
+        return self.monotonic() > flight.marked_at + LEAVES_WITHIN.total_seconds()
 
     def _take_in(self, flight: Flight, answer: Answer) -> None:
         """What one answer means for its event, and for the others."""
@@ -406,10 +453,10 @@ class Sender:
         self._not_sent_in_a_row = self._not_sent_in_a_row + 1 if answer.outcome == "not sent" else 0
         self.pace.heard(answer.limit)
         if answer.http_status is not None:
-            self._room.answered()
+            self.room.answered()
         match answer.outcome:
             case "unknown":
-                self._room.unanswered(flight.marked_at, at, len(self._flights))
+                self.room.unanswered(flight.marked_at, at)
             case "throttled":
                 self.pace.pause(answer.retry_after)
             case "unauthorized":
@@ -424,7 +471,7 @@ class Sender:
             case "rejected":
                 self._count_rejected(answer)
             case "not sent" if self._not_sent_in_a_row >= NOT_SENT_IN_A_ROW:
-                self._come_back_in = COME_BACK_AFTER_NOTHING
+                self._come_back_in, self._waits_for = COME_BACK_AFTER_NOTHING, "Attentive cannot be reached"
                 self._halt.set()
 
     def _delay(self, answer: Answer, attempt: int) -> float:
@@ -499,6 +546,7 @@ class Sender:
             requests=self._requests,
             pending=left.pending,
             come_back_at=min(moments, default=None),
+            waits_for=self._waits_for or left.why,
             stopped=self._stop.is_set(),
             stopped_types=frozenset(self.ledger.stopped_types),
         )

@@ -88,9 +88,10 @@ class Settled:
 
 
 class Left(NamedTuple):
-    """at: when the next event may leave. now: by the ledger's clock."""
+    """at: when the next event may leave. why: not sooner. now: by the ledger's clock."""
 
     at: datetime | None
+    why: str | None
     pending: int
     now: datetime
 
@@ -321,7 +322,7 @@ class Ledger:
             cursor = await connection.execute(
                 statement("next_due"), self._parameters(self._batch, {"claimed_at": self._claimed_at})
             )
-            return Left(*cast(tuple[datetime | None, int, datetime], await cursor.fetchone()))
+            return Left(*cast(tuple[datetime | None, str | None, int, datetime], await cursor.fetchone()))
 
         return await self._feeding.run(work)
 

@@ -221,6 +221,7 @@ class SendOperator(BaseAsyncOperator):
         with told_once():
             self.ledger = db.conninfo(connection(db.CONNECTION_ID))
             self.transport = AttentiveHook(settings.load()[self.shop].attentive).transport()
+        delivery.spare_the_collector()
         return super().execute(context)
 
     async def aexecute(self, context: Context) -> dict[str, int]:
@@ -236,7 +237,10 @@ class SendOperator(BaseAsyncOperator):
             raise Interrupted("Told to stop: nothing new was sent, answers were awaited, the rest stays pending.")
         began_at = context["dag_run"].start_date or datetime.now(UTC)
         if result.come_back_at and result.come_back_at < began_at + LONGEST_RUN:
-            self.log.info("What is left waits until %s: giving the slot back.", result.come_back_at.isoformat())
+            self.log.info(
+                "What is left waits until %s (%s): giving the slot back.",
+                result.come_back_at.isoformat(timespec="seconds"), result.waits_for,
+            )  # fmt: skip
             raise AirflowRescheduleException(result.come_back_at)
         return result.counts | {"requests": result.requests, "left pending": result.pending}
 

@@ -1,7 +1,8 @@
--- When the next event of a batch may leave that could not when we last claimed, and how many are left.
+-- When the next event of a batch may leave that could not when we last claimed, why not sooner, and how many are left.
 -- One that was due and nobody's waits for another of its return, which is among these.
 SELECT
     min(at) FILTER (WHERE at > %(claimed_at)s::timestamptz) AS at,
+    (array_agg(why ORDER BY at) FILTER (WHERE at > %(claimed_at)s::timestamptz))[1] AS why,
     count(*) FILTER (WHERE status = 'pending') AS pending,
     coalesce(%(now)s::timestamptz, clock_timestamp()) AS now
 FROM (
@@ -12,7 +13,11 @@ FROM (
             WHEN status = 'sending' THEN lease_until
             WHEN status = 'unknown' THEN greatest(resend_at, lease_until)
             ELSE greatest(due_at, lease_until)
-        END AS at
+        END AS at,
+        CASE
+            WHEN status = 'sending' OR lease_until > greatest(due_at, resend_at) THEN 'another sender has it in hand'
+            ELSE reason
+        END AS why
     FROM event
     WHERE
         shop = %(shop)s
