@@ -67,6 +67,13 @@ def ledger(postgres: str, migrated: str) -> Iterator[str]:
         yield conninfo
 
 
+@pytest.fixture
+def ledgers(postgres: str, migrated: str) -> Iterator[Callable[[], str]]:
+    """Makes as many such databases as a test wants."""
+    with ExitStack() as stack:
+        yield lambda: stack.enter_context(_fresh_database(postgres, template=migrated))
+
+
 @pytest.fixture(scope="session")
 def migrated(postgres: str) -> Iterator[str]:
     """Name of a migrated database to copy: that is much quicker than to migrate each time."""

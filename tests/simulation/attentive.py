@@ -1,0 +1,226 @@
+"""Attentive at the other end of the made-up network: takes events, and answers as the weather is."""
+
+import asyncio
+import json
+import random
+from collections.abc import Callable
+from contextvars import Context, ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.simulation.clockwork import Process, VirtualLoop
+
+ATTEMPT: ContextVar[int] = ContextVar("attempt", default=0)
+"""Of the ledger, to which the request that is being written belongs."""
+
+JITTER = 0.004
+"""Seconds that one request may be longer on its way than another."""
+
+NO_ANSWER = 0
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What becomes of a request. taken: whether its event is. status: of the answer, or NO_ANSWER.
+
+    after: seconds until the answer. reset: the connection is cut then. retry_after: what the answer asks for.
+    """
+
+    name: str
+    taken: bool
+    status: int = NO_ANSWER
+    after: float = 0.0
+    reset: bool = False
+    retry_after: int | None = None
+
+
+FAIR = Fate("taken", True, 200)
+FOUL = (
+    Fate("429", False, 429),
+    Fate("429, retry after 3 s", False, 429, retry_after=3),
+    Fate("503", False, 503),
+    Fate("500, and taken", True, 500),
+    Fate("500", False, 500),
+    Fate("408, and taken", True, 408),
+    Fate("504, and taken", True, 504),
+    Fate("502", False, 502),
+    Fate("400", False, 400),
+    Fate("403", False, 403),
+    Fate("reset unread", False, reset=True),
+    Fate("reset after it was taken", True, reset=True),
+    Fate("silence", False),
+    Fate("silence after it was taken", True),
+    Fate("a late answer", True, 200, after=25.0),
+    Fate("an answer that nobody waits for any more", True, 200, after=40.0),
+    Fate("no HTTP", True, status=999),
+)
+REFUSED, SLOW, NEVER = "refused", "slow", "never"
+"""What may become of opening a connection."""
+
+
+@dataclass
+class Request:
+    """One request that arrived. at: the loop's time. attempt: of the ledger. answered_at: when its client heard."""
+
+    at: float
+    event: dict[str, Any]
+    attempt: int
+    process: Process
+    fate: Fate
+    answered_at: float | None = None
+
+    @property
+    def event_id(self) -> str:
+        return str(self.event["externalEventId"])
+
+
+@dataclass
+class Weather:
+    """How often a request, or the opening of a connection, meets with one of some mishaps; until a moment."""
+
+    foul: tuple[Fate, ...] = ()
+    share: float = 0.0
+    connecting: tuple[str, ...] = ()
+    connecting_share: float = 0.0
+    until: float = 0.0
+    latency: float = 0.08
+    refused_types: frozenset[str] = field(default_factory=frozenset)
+
+
+class Attentive:
+    """The server, and the network that leads to it."""
+
+    def __init__(
+        self,
+        loop: VirtualLoop,
+        weather: Weather,
+        rng: random.Random,
+        tell: Callable[[str], None],
+        arrived: Callable[[Request], None],
+    ) -> None:
+        self.requests: list[Request] = []
+        self.connecting: dict[Process, int] = {}
+        self._loop = loop
+        self._weather = weather
+        self._rng = rng
+        self._tell = tell
+        self._arrived = arrived
+
+    async def connect(self, process: Process) -> None:
+        self.connecting[process] = self.connecting.get(process, 0) + 1
+        try:
+            await process.reaches("connecting")
+            weather = self._weather
+            how = ""
+            if self._loop.time() < weather.until and self._rng.random() < weather.connecting_share:
+                how = self._rng.choice(weather.connecting)
+            await asyncio.sleep({SLOW: self._rng.uniform(0.5, 9.5), NEVER: 60.0}.get(how, weather.latency / 2))
+            if how == REFUSED:
+                raise ConnectionRefusedError(111, "refused (made up)")
+            await process.reaches("connected")
+        finally:
+            self.connecting[process] -= 1
+
+    def wire(self, process: Process, protocol: Any) -> "Wire":
+        return Wire(self._loop, self, process, protocol)
+
+    def way_there(self) -> float:
+        return self._weather.latency / 2 + self._rng.uniform(0, JITTER)
+
+    def receive(self, wire: "Wire", event: dict[str, Any], attempt: int) -> None:
+        request = Request(self._loop.time(), event, attempt, wire.process, self._fate())
+        self.requests.append(request)
+        self._tell(f"{request.event_id[:8]} attempt {attempt} of process {wire.process.number}: {request.fate.name}")
+        self._arrived(request)
+        wire.process.hit("received")
+        self._loop.call_later(self._weather.latency / 2 + request.fate.after, self._answer, wire, request)
+
+    def _fate(self) -> Fate:
+        weather = self._weather
+        if self._loop.time() < weather.until and self._rng.random() < weather.share:
+            return self._rng.choice(weather.foul)
+        return FAIR
+
+    def _answer(self, wire: "Wire", request: Request) -> None:
+        fate = request.fate
+        if fate.reset:
+            wire.cut()
+        elif fate.status == 999:
+            wire.bring(b"\x00 this is not HTTP \r\n\r\n", request)
+        elif fate.status != NO_ANSWER:
+            retry = "" if fate.retry_after is None else f"Retry-After: {fate.retry_after}\r\n"
+            wire.bring(f"HTTP/1.1 {fate.status} Made Up\r\nContent-Length: 0\r\n{retry}\r\n".encode(), request)
+
+
+class Wire(asyncio.Transport):
+    """The client's end of a connection."""
+
+    def __init__(self, loop: VirtualLoop, server: Attentive, process: Process, protocol: Any) -> None:
+        super().__init__()
+        self.process = process
+        self._loop = loop
+        self._server = server
+        self._protocol = protocol
+        self._closed = False
+        self._written = b""
+        self._last_arrival = 0.0
+        self._in_process(protocol.connection_made, self)
+
+    def _in_process(self, callback: Callable[..., object], *args: object) -> None:
+        self._loop.call_soon(callback, *args, context=self.process.context.copy())
+
+    def write(self, data: Any) -> None:
+        if self._closed or not self.process.is_alive:
+            return
+        self._written += bytes(data)
+        head, blank, body = self._written.partition(b"\r\n\r\n")
+        if blank and len(body) >= _content_length(head):
+            self._written = b""
+            self._last_arrival = max(self._last_arrival, self._loop.time() + self._server.way_there())
+            event, attempt = json.loads(body), ATTEMPT.get()
+            self._loop.call_at(self._last_arrival, self._server.receive, self, event, attempt, context=Context())
+            self.process.written.add((event["externalEventId"], attempt))
+            self.process.hit("written")
+
+    def bring(self, data: bytes, request: Request) -> None:
+        if not self._closed and self.process.is_alive:
+            self._in_process(self._hand_over, data, request)
+
+    def _hand_over(self, data: bytes, request: Request) -> None:
+        if not self._closed and self.process.is_alive:
+            request.answered_at = self._loop.time()
+            self._protocol.data_received(data)
+            self.process.hit("answered")
+
+    def cut(self) -> None:
+        self._end(ConnectionResetError(104, "reset (made up)"))
+
+    def close(self) -> None:
+        self._end(None)
+
+    abort = close
+
+    def _end(self, error: Exception | None) -> None:
+        if not self._closed:
+            self._closed = True
+            self._in_process(self._protocol.connection_lost, error)
+
+    def is_closing(self) -> bool:
+        return self._closed
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return default
+
+    def pause_reading(self) -> None:
+        return
+
+    def resume_reading(self) -> None:
+        return
+
+
+def _content_length(head: bytes) -> int:
+    for line in head.split(b"\r\n"):
+        name, _, value = line.partition(b":")
+        if name.lower() == b"content-length":
+            return int(value)
+    return 0

@@ -1,0 +1,251 @@
+"""What must hold whatever went wrong: looked at while requests arrive, and when all is over."""
+
+import math
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import psycopg
+from psycopg.rows import dict_row
+
+from loop_attentive.attentive import outcome_of
+from loop_attentive.catalogue import JOURNEY_LATENESS, MAX_LATENESS
+from loop_attentive.ledger import MONEY, REMINDERS, RESEND_AFTER
+from loop_attentive.settings import Shop
+from tests.simulation.attentive import Request
+from tests.simulation.clockwork import Process, Violation
+
+IN_HAND_SECONDS = 0.15
+"""Of marked events a killed sender leaves no more in doubt than leave in so many seconds (docs/architecture.md)."""
+
+UNSETTLED_SECONDS = 0.25
+"""Nor answers that came longer ago than this, while its database answers."""
+
+GIVEN_UP_AFTER = 40.0
+"""Seconds for which a process must be kept from its work before others may give its requests up: a lease, less the time
+between two renewals."""
+
+TAKEN_THOUGH_FAILED = frozenset({408, 500, 502, 504})
+"""Answers after which an event may have been taken."""
+
+COLUMNS = """e.event_id, e.event_type, e.return_id, e.status, e.reason, e.attempts, e.occurred_at, e.sent_occurred_at,
+    e.resend_at, e.order_at, e.order_no"""
+
+LATER = TAKEN_THOUGH_FAILED | {401, 403, 429, 503}
+"""Answers after which an event goes out again."""
+
+
+def must(condition: object, violation: str) -> None:
+    if not condition:
+        raise Violation(violation)
+
+
+class Judge:
+    """now: the ledger's clock.
+
+    waiting: returns whose reminders wait for a fresh source, and so hold nothing up.
+    hindered: seconds by process for which it, or its database, was kept from its work.
+    silenced: processes that died, or lost their database for good, with what they had heard.
+    """
+
+    def __init__(
+        self, session: psycopg.Connection[Any], shop: Shop, run_key: int, now: Callable[[], datetime], limit: int
+    ) -> None:
+        self.requests: dict[str, list[Request]] = defaultdict(list)
+        self.all_requests: list[Request] = []
+        self.waiting: tuple[str, ...] = ()
+        self.hindered: dict[int, float] = defaultdict(float)
+        self.silenced: set[int] = set()
+        self.broken: list[str] = []
+        self._session = session
+        self._shop = shop
+        self._run_key = run_key
+        self._now = now
+        self._limit = limit
+
+    def _all(self, query: str, **parameters: Any) -> list[dict[str, Any]]:
+        parameters |= {"shop": self._shop.name, "run_key": self._run_key}
+        with self._session.cursor(row_factory=dict_row) as cursor:
+            return cursor.execute(query, parameters).fetchall()
+
+    # ── While it happens ──
+
+    def arrived(self, request: Request) -> None:
+        """A request reached the server: it had to be marked, to be in its turn, in time, and no unexplained second."""
+        try:
+            self._look_at(request)
+        except Violation as violation:
+            self.broken.append(str(violation))
+        self.requests[request.event_id].append(request)
+        self.all_requests.append(request)
+
+    def _look_at(self, request: Request) -> None:
+        name = request.event_id[:8]
+        rows = self._all(
+            f"SELECT {COLUMNS}, a.occurred_at AS told FROM event AS e JOIN attempt AS a USING (event_id) "
+            "WHERE event_id::text = %(id)s AND attempt = %(attempt)s",
+            id=request.event_id,
+            attempt=request.attempt,
+        )
+        must(rows, f"{name} left without a mark: no such event and attempt in the ledger")
+        event = rows[0]
+        told = datetime.fromisoformat(request.event["occurredAt"])
+        must(told == event["told"], f"{name} left with another time than its attempt has")
+        must(self._now() - told < timedelta(hours=12), f"{name} is {self._now() - told} old: no Journey fires")
+        self._in_turn(request, event)
+        for earlier in self.requests[request.event_id]:
+            self._explained(earlier, request, event)
+
+    def _in_turn(self, request: Request, event: dict[str, Any]) -> None:
+        if event["event_type"] in MONEY or event["attempts"] != request.attempt:
+            return
+        before = self._all(
+            "SELECT event_id FROM event WHERE shop = %(shop)s AND return_id = %(return_id)s "
+            "AND (order_at, order_no, event_id) < (%(at)s, %(no)s, %(id)s) AND event_type <> ALL (%(passed_over)s) "
+            "AND (status IN ('pending', 'sending') OR (status = 'unknown' AND resend_at IS NOT NULL)) "
+            "AND NOT (event_type = ANY (%(reminders)s) AND return_id = ANY (%(waiting)s))",
+            return_id=event["return_id"], at=event["order_at"], no=event["order_no"], id=event["event_id"],
+            passed_over=[*MONEY, *self.refused_types()], reminders=REMINDERS, waiting=list(self.waiting),
+        )  # fmt: skip
+        must(not before, f"{request.event_id[:8]} left before an earlier event of its return")
+
+    def refused_types(self) -> set[str]:
+        """Types that some run has stopped: their events hold nobody up."""
+        return {str(one.event["type"]) for one in self.all_requests if one.fate.status in (403, 404)}
+
+    def _explained(self, earlier: Request, request: Request, event: dict[str, Any]) -> None:
+        name = request.event_id[:8]
+        must(request.attempt != earlier.attempt, f"{name}: one attempt made two requests")
+        must(request.attempt > earlier.attempt, f"{name} left after others had given it up")
+        answered = earlier.fate.status if earlier.answered_at is not None else None
+        if answered in (429, 503):
+            must(request.at - earlier.answered_at >= 0.9, f"{name} came again at once after {answered}")  # type: ignore[operator]
+        if not earlier.fate.taken and answered in LATER:
+            return
+        if answered in TAKEN_THOUGH_FAILED and event["event_type"] not in MONEY:
+            return
+        must(event["event_type"] not in MONEY, f"{name} is about money and was sent twice without a person")
+        said_unknown = self._all(
+            "SELECT FROM told WHERE event_id::text = %(id)s AND status = 'unknown' AND attempts = %(attempt)s",
+            id=request.event_id,
+            attempt=earlier.attempt,
+        )
+        must(said_unknown, f"{name} was sent again, and the ledger had not said unknown")
+        must(request.event == earlier.event, f"{name} was sent again with another body")
+        gap = request.at - earlier.at
+        must(gap >= RESEND_AFTER.total_seconds() - 1, f"{name} was sent again after {gap:.1f} s")
+
+    def killed(self, process: Process, connecting: int, at: float) -> None:
+        """What a process leaves in doubt when it is killed: what was on its way, and little more.
+
+        connecting: how many of its requests wait for a connection to be opened. at: the loop's time.
+        """
+        sending = self._all(
+            "SELECT event_id::text AS id, attempt FROM event JOIN attempt AS a USING (event_id) "
+            "WHERE shop = %(shop)s AND status = 'sending' AND attempt = attempts AND map_index = %(number)s",
+            number=process.number,
+        )
+        names = {(row["id"], row["attempt"]) for row in sending}
+        ahead = len(names - process.written) - connecting
+        most = math.ceil(self._limit * IN_HAND_SECONDS) + 1
+        if ahead > most:
+            self.broken.append(f"process {process.number} was killed with {ahead} marked events, more than {most}")
+        late = [
+            one
+            for one in self.all_requests
+            if (one.event_id, one.attempt) in names and one.answered_at and one.answered_at < at - UNSETTLED_SECONDS
+        ]
+        if late and not self.hindered[process.number]:
+            self.broken.append(f"process {process.number} was killed before {len(late)} old answers were settled")
+
+    # ── When all is over ──
+
+    def sum_up(self) -> None:
+        """The ledger against what the server saw and what the processes heard."""
+        must(not self.broken, "; ".join(self.broken))
+        self._pace()
+        self._sums()
+        attempts = self._attempts()
+        for event in self._all(f"SELECT {COLUMNS} FROM event AS e WHERE shop = %(shop)s"):
+            event_id = str(event["event_id"])
+            self._one(event, self.requests[event_id], attempts[event_id])
+
+    def _attempts(self) -> dict[str, list[dict[str, Any]]]:
+        found: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        for row in self._all("SELECT * FROM attempt WHERE run_key = %(run_key)s ORDER BY event_id, attempt"):
+            found[str(row["event_id"])].append(row)
+        return found
+
+    def _pace(self) -> None:
+        moments = sorted(one.at for one in self.all_requests)
+        busiest = max((bisect_left(moments, at + 1.0) - place for place, at in enumerate(moments)), default=0)
+        must(busiest <= self._limit, f"{busiest} requests in one second, and the limit is {self._limit}")
+
+    def _sums(self) -> None:
+        [sums] = self._all(
+            "SELECT (SELECT requests FROM run WHERE run_key = %(run_key)s) AS requests, "
+            "count(*) FILTER (WHERE outcome <> 'lost') AS answered FROM attempt WHERE run_key = %(run_key)s"
+        )
+        must(sums["requests"] == sums["answered"], f"{sums['requests']} requests, {sums['answered']} attempts answered")
+        off = self._all(
+            "SELECT FROM event AS e WHERE shop = %(shop)s AND attempts <> "
+            "(SELECT count(*) FROM attempt AS a WHERE a.event_id = e.event_id)"
+        )
+        must(not off, f"{len(off)} events with another number of attempts than they tell")
+        leased = self._all("SELECT FROM event WHERE shop = %(shop)s AND (status = 'sending' OR lease IS NOT NULL)")
+        must(not leased, f"{len(leased)} events are leased by nobody")
+
+    def _one(self, event: dict[str, Any], requests: Sequence[Request], attempts: Sequence[dict[str, Any]]) -> None:
+        name, status = str(event["event_id"])[:8], event["status"]
+        outcomes = Counter(row["outcome"] for row in attempts)
+        heard = {one.attempt: one for one in requests if one.answered_at is not None}
+        for row in attempts:
+            self._attempt(name, row, heard.get(row["attempt"]))
+        if status == "accepted":
+            must(outcomes["accepted"], f"{name} is accepted, and no attempt of it is")
+        must(status == "accepted" or not outcomes["accepted"], f"{name} is {status}, though an attempt was accepted")
+        match status:
+            case "accepted" | "rejected":
+                pass
+            case "pending":
+                must(event["reason"] == "waits for a fresh source", f"{name} was never sent")
+            case "expired":
+                must(self._now() - event["occurred_at"] > MAX_LATENESS, f"{name} expired before its time")
+                self._surely_not_taken(name, status, event, requests)
+            case "suppressed":
+                must(event["reason"] == "no longer true", f"{name} is suppressed: {event['reason']}")
+                self._surely_not_taken(name, status, event, requests)
+            case "unknown":
+                self._rightly_unknown(name, event, outcomes)
+            case _:
+                must(False, f"{name} is {status}")
+
+    def _attempt(self, name: str, row: dict[str, Any], heard: Request | None) -> None:
+        """An attempt says what was heard; unless its process was killed before it could write it down."""
+        silenced = row["map_index"] in self.silenced
+        if row["outcome"] == "accepted":
+            must(heard and outcome_of(heard.fate.status) == "accepted", f"{name} was never heard to be accepted")
+        must(row["outcome"] or silenced, f"{name}: attempt {row['attempt']} has no outcome, and its process is well")
+        if row["outcome"] == "lost":
+            well = not silenced and self.hindered[row["map_index"]] < GIVEN_UP_AFTER
+            must(not well, f"{name}: attempt {row['attempt']} is lost, and its process is well")
+        if heard and heard.fate.status < 600 and not silenced and row["outcome"] != "unknown":
+            expected = outcome_of(heard.fate.status)
+            must(row["outcome"] == expected, f"{name}: an answer was {expected}, and the ledger says {row['outcome']}")
+
+    def _surely_not_taken(self, name: str, status: str, event: dict[str, Any], requests: Sequence[Request]) -> None:
+        for one in requests:
+            answered_as_failed = one.answered_at is not None and one.fate.status in TAKEN_THOUGH_FAILED
+            money = event["event_type"] in MONEY
+            must(not one.fate.taken or (answered_as_failed and not money), f"{name} is {status}, and was taken")
+
+    def _rightly_unknown(self, name: str, event: dict[str, Any], outcomes: Counter[str]) -> None:
+        doubts = outcomes["unknown"] + outcomes["lost"]
+        must(event["resend_at"] is None, f"{name} is unknown and was to be sent again")
+        if event["event_type"] in MONEY:
+            must(doubts + outcomes["failed"], f"{name} is unknown without a reason")
+            return
+        too_late = self._now() - event["sent_occurred_at"] > JOURNEY_LATENESS
+        must(doubts > 1 or (doubts and too_late), f"{name} was not sent a second time")

@@ -1,0 +1,342 @@
+"""A schedule: who sends what, and what goes wrong when, all drawn from one seed."""
+
+import asyncio
+import random
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
+
+import psycopg
+from psycopg.types.json import Jsonb
+
+from loop_attentive.attentive import AttentiveTransport, Endpoint
+from loop_attentive.catalogue import BY_NAME, CATALOGUE
+from loop_attentive.db import DatabaseAway
+from loop_attentive.delivery import Batch, NothingSent, deliver
+from loop_attentive.errors import NeedsMending
+from loop_attentive.ledger import Origin
+from loop_attentive.pace import Pace
+from loop_attentive.settings import Shop
+from tests.sending import event_body, still_due_of
+from tests.simulation.attentive import ATTEMPT, FOUL, NEVER, REFUSED, SLOW, Attentive, Fate, Weather
+from tests.simulation.clockwork import Process, Violation, VirtualLoop
+from tests.simulation.database import Database
+from tests.simulation.judge import Judge, must
+
+BEGINNING = datetime(2026, 3, 1, 12, tzinfo=UTC)
+"""The ledger's clock when a schedule begins."""
+
+FIRST_OF_ALL = datetime(1970, 1, 1, tzinfo=UTC)
+"""The place of Created among the events of its return."""
+
+FOUL_UNTIL = 240.0
+"""Seconds after which the weather is fair."""
+
+ROUNDS = 40
+"""Runs in fair weather after which nothing may be left."""
+
+POINTS = (
+    "database: connect", "transaction: asked", "transaction: heard", "transaction: done", "transaction: told",
+    "pace_take: asked", "pace_take: done", "mark: asked", "mark: heard", "mark: done", "mark: told",
+    "settle: asked", "settle: heard", "settle: done", "settle: told", "renew: done", "next_due: heard",
+    "connecting", "connected", "written", "received", "answered",
+    *(WHEN_TOLD_TO_STOP := ("unmark: heard", "unmark: done", "release: heard", "release: done")),
+)  # fmt: skip
+"""Where a process waits, or has just done something that cannot be undone."""
+
+MISHAPS = ("killed", "killed", "stopped", "stopped", "told to stop", "held up", "cut off", "database away")
+
+Mishap = Callable[[Process], None]
+
+WHAT_IT_EVER_SAID = """
+    CREATE TABLE IF NOT EXISTS told (event_id uuid, status text, attempts smallint);
+    CREATE OR REPLACE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS
+        'BEGIN INSERT INTO told VALUES (NEW.event_id, NEW.status, NEW.attempts); RETURN NULL; END';
+    CREATE OR REPLACE TRIGGER tell AFTER UPDATE ON event FOR EACH ROW WHEN (NEW.status = 'unknown')
+        EXECUTE FUNCTION tell();
+"""
+"""What the ledger ever said to be unknown."""
+
+
+@dataclass
+class Outcome:
+    """How a schedule went. story: what happened when, a line each. violation: what must not happen, or None.
+
+    mishaps: what happened at which point.
+    """
+
+    seed: int
+    story: list[str] = field(default_factory=list)
+    violation: str | None = None
+    requests: int = 0
+    mishaps: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+
+def prepare(session: psycopg.Connection[Any]) -> None:
+    """Once for a ledger, before schedules are played on it."""
+    session.execute(WHAT_IT_EVER_SAID)
+
+
+def play(seed: int, session: psycopg.Connection[Any]) -> Outcome:
+    """Plays one schedule on a ledger (session: in autocommit, prepared); the same seed plays the same way."""
+    outcome = Outcome(seed)
+    loop = VirtualLoop()
+    schedule = Schedule(seed, session, loop, outcome)
+    try:
+        loop.run_until_complete(schedule.play())
+        must(not loop.errors, f"nobody caught: {'; '.join(loop.errors)}")
+    except Violation as violation:
+        outcome.violation = str(violation)
+        schedule.abandon()
+    finally:
+        loop.close()
+    return outcome
+
+
+class Schedule:
+    def __init__(self, seed: int, session: psycopg.Connection[Any], loop: VirtualLoop, outcome: Outcome) -> None:
+        self._rng = rng = random.Random(seed)
+        self._session = session
+        self._loop = loop
+        self._outcome = outcome
+        self._shop = Shop(name=f"seed_{seed}", requests_per_second=rng.choice((5, 20, 150)), freshness_hours=26)
+        self._run_key = self._new_shop()
+        self._fresh, self._waiting = self._fill()
+        self._database = Database(session, loop, random.Random(rng.random()), self._now, self._tell)
+        self._judge = Judge(session, self._shop, self._run_key, self._now, self._shop.requests_per_second)
+        self._judge.waiting = self._waiting
+        self._attentive = loop.network = Attentive(
+            loop, self._weather(), random.Random(rng.random()), self._tell, self._judge.arrived
+        )
+        self._processes: list[Process] = []
+
+    def _tell(self, what: str) -> None:
+        self._outcome.story.append(f"{self._loop.time():10.3f}  {what}")
+
+    def _now(self) -> datetime:
+        return BEGINNING + timedelta(seconds=self._loop.time())
+
+    # ── What is to be sent ──
+
+    def _new_shop(self) -> int:
+        shop = {"shop": self._shop.name}
+        for table in ("told", "attempt"):
+            self._session.execute(
+                f"DELETE FROM {table} WHERE event_id IN (SELECT event_id FROM event WHERE shop = %(shop)s)", shop
+            )
+        for table in ("event", "run", "pace_setting"):
+            self._session.execute(f"DELETE FROM {table} WHERE shop = %(shop)s", shop)
+        self._session.execute("DELETE FROM pace WHERE account = %(account)s", {"account": self._endpoint.account})
+        row = self._session.execute(
+            "INSERT INTO run (dag_id, run_id, shop, as_of) VALUES ('d', 'r', %(shop)s, %(now)s) RETURNING run_key",
+            shop | {"now": BEGINNING},
+        ).fetchone()
+        assert row is not None, "an insert returns its row"
+        return int(row[0])
+
+    @property
+    def _endpoint(self) -> Endpoint:
+        return Endpoint("http://127.0.0.1:1", f"key-of-{self._shop.name}")
+
+    def _fill(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Pending events of a few returns. Which of the returns may be reminded, and which if the source were fresh."""
+        rng = self._rng
+        returns = [str(number) for number in range(1001, 1001 + rng.randint(1, 12))]
+        due = tuple(one for one in returns if rng.random() < 0.5)
+        waiting = tuple(one for one in returns if one not in due and rng.random() < 0.3)
+        with self._session.cursor() as cursor:
+            cursor.executemany(
+                "INSERT INTO event (event_id, shop, event_type, key, return_id, occurred_at, fact_at, detected_at, "
+                "status, body, order_at, order_no, run_key) VALUES (%(id)s, %(shop)s, %(type)s, %(id)s, %(return_id)s, "
+                "%(at)s, %(at)s, %(at)s, 'pending', %(body)s, %(order_at)s, %(order_no)s, %(run_key)s)",
+                [self._event(rng.choice(returns)) for _ in range(rng.randint(3, 40))],
+            )
+        return due, waiting
+
+    def _event(self, return_id: str) -> dict[str, Any]:
+        rng = self._rng
+        event_type = BY_NAME[rng.choice([one.name for one in CATALOGUE])]
+        age = timedelta(seconds=rng.uniform(0, 3600))
+        if rng.random() < 0.15:
+            age = timedelta(hours=rng.choice((11.5, 24)), seconds=rng.uniform(-300, 120))
+        at = (BEGINNING - age).replace(microsecond=rng.choice((0, 123000)))
+        return {
+            "id": uuid.UUID(int=rng.getrandbits(128), version=5), "shop": self._shop.name, "type": event_type.name,
+            "return_id": return_id, "at": at, "order_at": at if event_type.order_no else FIRST_OF_ALL,
+            "order_no": event_type.order_no, "body": Jsonb(event_body(return_id)), "run_key": self._run_key,
+        }  # fmt: skip
+
+    # ── What goes wrong ──
+
+    def _weather(self) -> Weather:
+        rng = self._rng
+        foul: tuple[Fate, ...] = tuple(rng.sample(FOUL, rng.randint(1, 5)))
+        return Weather(
+            foul,
+            share=rng.choice((0.0, 0.02, 0.1, 0.3, 0.8)),
+            connecting=(REFUSED, SLOW, NEVER),
+            connecting_share=rng.choice((0.0, 0.0, 0.1, 0.4)),
+            until=FOUL_UNTIL,
+            latency=rng.choice((0.01, 0.08, 0.5)),
+        )
+
+    def _mishap(self, point: str) -> Mishap:
+        rng = self._rng
+        long = rng.choice((0.2, 5.0, 20.0, 65.0, 100.0, 200.0))
+        what = rng.choice(MISHAPS)
+        happening: dict[str, Mishap] = {
+            "killed": Process.kill,
+            "stopped": partial(self._stop, seconds=long),
+            "told to stop": Process.terminate,
+            "held up": partial(self._hold_up, seconds=long),
+            "cut off": self._cut,
+            "database away": partial(self._away, seconds=rng.choice((0.05, 3.0, 40.0, 100.0, 250.0))),
+        }
+
+        def happen(process: Process) -> None:
+            self._outcome.mishaps[point, what] += 1
+            happening[what](process)
+
+        return happen
+
+    def _stop(self, process: Process, seconds: float) -> None:
+        self._judge.hindered[process.number] += seconds
+        process.stop(seconds)
+
+    def _hold_up(self, process: Process, seconds: float) -> None:
+        self._judge.hindered[process.number] += seconds
+        process.hold_up(seconds)
+
+    def _cut(self, process: Process) -> None:
+        self._tell(f"process {process.number} loses its lines to the database")
+        for line in [line for line in self._database.lines if line.process is process]:
+            line.break_off()
+
+    def _away(self, _: Process, seconds: float) -> None:
+        for process in self._processes:
+            self._judge.hindered[process.number] += seconds
+        self._database.goes_away(seconds)
+
+    # ── The play ──
+
+    async def play(self) -> None:
+        rng = self._rng
+        first = [self._process() for _ in range(rng.randint(1, 3))]
+        batches = [Batch()] * len(first) if rng.random() < 0.5 else [Batch(i, len(first)) for i in range(len(first))]
+        tasks = []
+        for process, batch in zip(first, batches, strict=True):
+            for _ in range(rng.choice((0, 1, 2, 3, 4))):
+                if rng.random() < 0.8:
+                    point = rng.choice(POINTS)
+                    mishap, nth = self._mishap(point), rng.choice((1, 1, 2, 3, 5, 8))
+                    process.mishaps[point, 1 if point in WHEN_TOLD_TO_STOP else nth] = mishap
+                    if point in WHEN_TOLD_TO_STOP:
+                        self._loop.call_later(rng.uniform(0, 3), Process.terminate, process)
+                else:
+                    self._loop.call_later(rng.uniform(0, 20), self._mishap("any time"), process)
+            tasks.append(process.start(self._try_again(process, batch, rng.choice((0.0, 0.0, 0.5, 10.0, 70.0)))))
+        await asyncio.wait(tasks, timeout=FOUL_UNTIL)
+        await self._run_until_nothing_is_left()
+        await asyncio.wait(tasks)
+        await self._run_until_nothing_is_left()
+        for process in self._processes:
+            await self._ended(process)
+        self._outcome.requests = len(self._attentive.requests)
+        self._judge.sum_up()
+
+    def abandon(self) -> None:
+        """Ends what still goes on."""
+        for process in self._processes:
+            process.on_kill.clear()
+            process.kill()
+            self._loop.run_until_complete(self._ended(process))
+
+    def _process(self) -> Process:
+        process = Process(self._loop, len(self._processes), self._rng, self._tell)
+        process.on_kill.append(lambda: self._killed(process))
+        self._processes.append(process)
+        return process
+
+    def _killed(self, process: Process) -> None:
+        self._judge.killed(process, self._attentive.connecting.get(process, 0), self._loop.time())
+        self._judge.silenced.add(process.number)
+
+    async def _ended(self, process: Process) -> None:
+        if tasks := [task for task in process.tasks if not task.done()]:
+            await asyncio.wait(tasks)
+
+    async def _try_again(self, process: Process, batch: Batch, after: float) -> None:
+        await asyncio.sleep(after)
+        for _ in range(3):
+            if await self._deliver(process, batch) is None or process.stop_told.is_set():
+                return
+            await asyncio.sleep(10)
+
+    async def _run_until_nothing_is_left(self) -> None:
+        for _ in range(ROUNDS):
+            await asyncio.sleep(max(FOUL_UNTIL - self._loop.time(), 0))
+            process = self._process()
+            task = process.start(self._deliver(process, Batch()))
+            await asyncio.wait([task])
+            if self._is_done():
+                return
+            await asyncio.sleep(30 if task.cancelled() or task.result() is None else max(task.result(), 30))
+        raise Violation("fair weather, and yet the ledger is never done")
+
+    def _is_done(self) -> bool:
+        row = self._session.execute(
+            "SELECT count(*) FROM event WHERE shop = %s AND (status = 'sending' OR lease IS NOT NULL "
+            "OR (status = 'pending' AND reason IS DISTINCT FROM 'waits for a fresh source') "
+            "OR (status = 'unknown' AND resend_at IS NOT NULL))",
+            [self._shop.name],
+        ).fetchone()
+        return row is not None and row[0] == 0
+
+    async def _deliver(self, process: Process, batch: Batch) -> float | None:
+        """One run of a sending task. Seconds until it should come back, or None when it need not."""
+        connect = partial(self._database.connect, process)
+        try:
+            async with Watched(self._endpoint) as transport:
+                delivered = await deliver(
+                    connect,  # type: ignore[arg-type]
+                    self._shop,
+                    batch,
+                    Origin(self._run_key, map_index=process.number),
+                    transport,
+                    Pace(
+                        connect,  # type: ignore[arg-type]
+                        self._endpoint.account,
+                        self._shop.name,
+                        self._shop.requests_per_second,
+                        monotonic=process.monotonic,
+                        now=self._now,
+                    ),
+                    still_due=still_due_of(*self._fresh, if_fresh=self._waiting),
+                    stop=process.stop_told,
+                    patience=15.0,
+                    rng=random.Random(self._rng.random()),
+                    now=self._now,
+                    monotonic=process.monotonic,
+                )
+        except NothingSent as nothing:
+            return nothing.retry_after
+        except (NeedsMending, DatabaseAway) as error:
+            self._tell(f"process {process.number} gives up: {error}")
+            self._judge.silenced.add(process.number)
+            return 30.0
+        self._tell(f"process {process.number} is done: {delivered.counts}, {delivered.pending} pending")
+        if delivered.come_back_at is None:
+            return None
+        return (delivered.come_back_at - self._now()).total_seconds()
+
+
+class Watched(AttentiveTransport):
+    """The hook's transport, which lets the server know to which attempt a request belongs."""
+
+    async def send(self, event: dict[str, Any], departure: Any) -> Any:
+        ATTEMPT.set(departure.mark.attempt)
+        return await super().send(event, departure)

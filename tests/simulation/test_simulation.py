@@ -1,0 +1,78 @@
+"""Schedules of mishaps, and proof that a sender which is wrong does not get through them."""
+
+import logging
+import multiprocessing
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+
+import psycopg
+import pytest
+
+from loop_attentive import db
+from tests.simulation.schedule import MISHAPS, POINTS, Outcome, play, prepare
+from tests.simulation.wrong_senders import WRONG_SENDERS, Wrong
+
+SOME = range(300)
+MANY = range(300, 10_800)
+
+
+@pytest.fixture
+def session(ledger: str) -> Iterator[psycopg.Connection]:
+    with db.connect(ledger, autocommit=True) as session:
+        prepare(session)
+        yield session
+
+
+def must_hold(outcome: Outcome) -> None:
+    """Fails with the seed and its story."""
+    story = "\n".join(outcome.story)
+    assert not outcome.violation, f"seed {outcome.seed}: {outcome.violation}\n{story}"
+
+
+def play_some(ledger: str, seeds: range) -> Counter[tuple[str, str]]:
+    """What happened where in some schedules, each of which must hold."""
+    logging.disable()  # in a process of its own, where nobody reads of databases that are away
+    mishaps: Counter[tuple[str, str]] = Counter()
+    with db.connect(ledger, autocommit=True) as session:
+        prepare(session)
+        for seed in seeds:
+            outcome = play(seed, session)
+            must_hold(outcome)
+            mishaps += outcome.mishaps
+    return mishaps
+
+
+def test_some_hundred_schedules(ledgers: Callable[[], str]) -> None:
+    mishaps = play_in_parallel(ledgers, SOME)
+    assert {what for _, what in mishaps} == set(MISHAPS)
+    assert {point for point, _ in mishaps} == {*POINTS, "any time"}, "something happened at every point"
+
+
+@pytest.mark.long
+def test_ten_thousand_schedules(ledgers: Callable[[], str]) -> None:
+    mishaps = play_in_parallel(ledgers, MANY)
+    everything = {(point, what) for point in POINTS for what in MISHAPS}
+    assert everything <= mishaps.keys(), "everything happened at every point"
+
+
+def play_in_parallel(ledgers: Callable[[], str], seeds: range) -> Counter[tuple[str, str]]:
+    """On two processors, each with a ledger of its own: dead senders' events are anybody's, whatever their shop."""
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+        parts = pool.map(play_some, [ledgers(), ledgers()], [seeds[::2], seeds[1::2]])
+        return sum(parts, Counter())
+
+
+def test_a_seed_plays_the_same_way_each_time(session: psycopg.Connection) -> None:
+    first, again = (play(17, session) for _ in range(2))
+    assert first == again
+    assert len(first.story) > 10
+
+
+@pytest.mark.parametrize("wrong", WRONG_SENDERS, ids=lambda wrong: wrong.name)
+def test_a_wrong_sender_is_caught(session: psycopg.Connection, wrong: Wrong) -> None:
+    must_hold(play(wrong.seed, session))
+    with wrong.patched():
+        outcome = play(wrong.seed, session)
+    assert outcome.violation, "the seed catches it no longer: look for another"
+    assert wrong.seen in outcome.violation

@@ -1,0 +1,247 @@
+"""Senders that are wrong, each in one small way. What they do wrong must be seen, or the simulation proves nothing.
+
+Each is a patch of the real one, made by a context that undoes it, and the seed of a schedule that catches it. Where a
+seed does so no longer, because the schedules or the sender have changed, `python -m tests.simulation --wrong NAME`
+looks for another.
+"""
+
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any
+from unittest.mock import patch
+
+from loop_attentive import db, delivery, ledger, pace
+from loop_attentive.attentive import NO_ANSWER, AttentiveTransport
+from loop_attentive.ledger import Ledger, Settled
+from loop_attentive.pace import Pace
+
+Patched = Callable[[], AbstractContextManager[Any]]
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """seed: of a schedule that catches it. seen: words of the violation then."""
+
+    name: str
+    patched: Patched
+    seed: int
+    seen: str
+
+
+def sql(name: str, *changes: tuple[str, str]) -> Patched:
+    """Another text in a statement of include/sql/ledger: right and wrong, in pairs."""
+    original = db.sql
+
+    def text(asked: str) -> str:
+        found = original(asked)
+        if asked == f"ledger/{name}":
+            for right, wrong in changes:
+                assert right in found, f"{name}.sql no longer says: {right}"
+                found = found.replace(right, wrong)
+        return found
+
+    @contextmanager
+    def patched() -> Iterator[None]:
+        ledger.statement.cache_clear()
+        try:
+            with patch.object(db, "sql", text), patch.object(pace, "sql", text):
+                yield
+        finally:
+            ledger.statement.cache_clear()
+
+    return patched
+
+
+def python(*changes: tuple[Any, str, Any]) -> Patched:
+    """Other attributes of modules or classes."""
+
+    @contextmanager
+    def patched() -> Iterator[None]:
+        with ExitStack() as stack:
+            for owner, name, value in changes:
+                stack.enter_context(patch.object(owner, name, value))
+            yield
+
+    return patched
+
+
+# ── What they do ──
+
+
+def _fresh_id(self: Ledger, row: Any, event: Callable[[Ledger, Any], dict[str, Any]] = Ledger._event) -> dict[str, Any]:
+    return event(self, row) | {"externalEventId": str(uuid.UUID(int=row["event_id"].int ^ row["attempt"]))}
+
+
+def _accepted_when_in_doubt(answer: Any, outcome: Callable[[Any], str] = ledger.outcome_of_attempt) -> str:
+    return "accepted" if answer.error == NO_ANSWER else outcome(answer)
+
+
+async def _all_good_if_one_is(
+    self: Ledger, answers: Sequence[Settled], monotonic: Any, settle: Any = Ledger.settle
+) -> None:
+    good = next((one.answer for one in answers if one.answer.outcome == "accepted"), None)
+    await settle(self, [replace(one, answer=good or one.answer) for one in answers], monotonic)
+
+
+async def _ask_twice(self: AttentiveTransport, *request: Any, ask: Any = AttentiveTransport._ask) -> Any:
+    answer = await ask(self, *request)
+    return await ask(self, *request) if answer.outcome == "unknown" else answer
+
+
+async def _nothing(*_: Any, **__: Any) -> None:
+    return None
+
+
+def _at_once(*_: Any) -> float:
+    return 0.0
+
+
+def _ignore(*_: Any) -> None:
+    return None
+
+
+def _never(*_: Any) -> bool:
+    return False
+
+
+WRONG_SENDERS = (
+    Wrong(
+        "sends before it has marked",
+        sql("mark", ("status = 'sending',", "status = 'pending',")),
+        1,
+        "had not said unknown",
+    ),
+    Wrong(
+        "sends again with a new id",
+        python((Ledger, "_event", _fresh_id)),
+        0,
+        "left without a mark",
+    ),
+    Wrong(
+        "forgets that others have leases",
+        sql("lost", ("AND e.lease_until < (SELECT now FROM clock)", "")),
+        35,
+        "before an earlier event",
+    ),
+    Wrong(
+        "never gives up what dead senders left",
+        sql("lost", ("e.status = 'sending'", "false")),
+        0,
+        "never done",
+    ),
+    Wrong(
+        "takes a time-out for a failure",
+        sql("settle", ("WHEN d.outcome = 'unknown' OR d.was_resend OR", "WHEN d.was_resend OR")),
+        1,
+        "had not said unknown",
+    ),
+    Wrong(
+        "takes a time-out for a success",
+        python((ledger, "outcome_of_attempt", _accepted_when_in_doubt)),
+        3,
+        "never heard to be accepted",
+    ),
+    Wrong(
+        "takes all for good because one is",
+        python((Ledger, "settle", _all_good_if_one_is)),
+        26,
+        "never heard to be accepted",
+    ),
+    Wrong(
+        "sends again at once",
+        sql("settle", ("d.answered_at + %(resend_after)s::interval", "d.answered_at")),
+        3,
+        "was sent again after",
+    ),
+    Wrong(
+        "sends again about money",
+        sql("settle", ("WHEN d.money OR (d.outcome", "WHEN (d.outcome")),
+        1,
+        "about money",
+    ),
+    Wrong(
+        "sends lost ones again about money",
+        sql("lost", ("lost.event_type <> ALL (%(money)s::text[])", "true")),
+        56,
+        "about money",
+    ),
+    Wrong(
+        "drops an answer that comes late",
+        sql("settle", ("(t.outcome IS NULL OR t.outcome = 'lost')", "t.outcome IS NULL")),
+        19,
+        "the ledger says lost",
+    ),
+    Wrong(
+        "counts an answer twice that it wrote twice",
+        sql(
+            "settle",
+            ("(SELECT count(*) FROM written)", "cardinality(%(event_ids)s::uuid[])"),
+            ("EXISTS (SELECT FROM written)", "true"),
+        ),
+        2,
+        "attempts answered",
+    ),
+    Wrong(
+        "forgets the order of a return",
+        sql("earlier", ("b.status IN ('pending', 'sending', 'unknown')", "false")),
+        0,
+        "before an earlier event",
+    ),
+    Wrong(
+        "judges the age once, when it queues",
+        sql("mark", ("WHEN clock.now - e.occurred_at <= %(journey)s::interval THEN", "WHEN true THEN")),
+        2,
+        "no Journey fires",
+    ),
+    Wrong(
+        "leaves its marks when it is told to stop",
+        python((Ledger, "unmark", _nothing)),
+        3,
+        "is lost, and its process is well",
+    ),
+    Wrong(
+        "forgets what it did when its line broke",
+        python((Ledger, "_restore", _nothing)),
+        95,
+        "is lost, and its process is well",
+    ),
+    Wrong(
+        "sends what it marked long ago",
+        python((delivery.Sender, "is_too_late", _never)),
+        421,
+        "given it up",
+    ),
+    Wrong(
+        "asks twice for one mark",
+        python((AttentiveTransport, "_ask", _ask_twice)),
+        1,
+        "one attempt made two requests",
+    ),
+    Wrong(
+        "comes again at once after a 429",
+        python((delivery.Sender, "_delay", _at_once), (Pace, "pause", _ignore)),
+        21,
+        "came again at once",
+    ),
+    Wrong(
+        "gives used permits back as unused",
+        python((Pace, "used", Pace.unused)),
+        1,
+        "requests in one second",
+    ),
+    Wrong(
+        "marks all that it has in hand",
+        python((pace, "HORIZON", timedelta(seconds=0.9)), (delivery, "TOP_UP", 0.45)),
+        14,
+        "was killed with",
+    ),
+    Wrong(
+        "settles now and then",
+        python((delivery, "SETTLE_EVERY", 5.0)),
+        46,
+        "old answers",
+    ),
+)
