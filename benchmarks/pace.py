@@ -283,7 +283,7 @@ def figures(name: str, runs: list[Run], at_least: float | None) -> list[Figure]:
 
 
 def own_figures(name: str, run: Run) -> list[Figure]:
-    """What a disturbed run has to show besides rate and busiest second."""
+    """What a disturbed run has to show besides rate and busiest second; one of 0 tells nothing, as all were late."""
     gap, resumed_at = run.longest_gap
     match name:
         case "storm":
@@ -293,10 +293,12 @@ def own_figures(name: str, run: Run) -> list[Figure]:
         case "limit":
             lowered_at = run.arrivals[0] + run.seconds / 3
             most = run.busiest(since=lowered_at + 1.5)
-            return [Figure("limit: busiest second, from a second after", most, "", "at most 50", most <= 50)]
+            met = most <= 50 if most else None
+            return [Figure("limit: busiest second, from a second after", most, "", "at most 50", met)]
         case "restart":
             most = run.busiest(since=resumed_at)
-            return [Figure("restart: busiest second afterwards", most, "", f"at most {LIMIT}", most <= LIMIT)]
+            met = most <= LIMIT if most else None
+            return [Figure("restart: busiest second afterwards", most, "", f"at most {LIMIT}", met)]
         case "next":
             return [Figure("next: longest gap", gap, "s", "at most 0.5", gap <= 0.5)]
         case _:

@@ -184,13 +184,16 @@ class Room:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
         await asyncio.wait([turn], timeout=1.0)
+        turn.cancel()
 
     def call_next(self) -> None:
         """Lets as many look as there is room for."""
-        for _ in range(max(int(self._size) - self._under_way, 1)):
-            if not self._waiting:
-                return
-            self._waiting.popleft().set_result(None)
+        to_call = max(int(self._size) - self._under_way, 1)
+        while to_call and self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                to_call -= 1
 
     def answered(self) -> None:
         self._size = min(self._size + 1, MOST_UNDER_WAY)
