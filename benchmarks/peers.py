@@ -106,6 +106,7 @@ def this_project(url: str, conninfo: str, shop: Shop, run_key: int, seconds: flo
             pace = Pace(line, transport.account, shop.name, shop.requests_per_second)
             await deliver(line, shop, Batch(), Origin(run_key), transport, pace, still_due=still_due_sql, stop=stop)
 
+    delivery.spare_the_collector()  # as the operator does
     asyncio.run(work())
 
 
@@ -131,6 +132,7 @@ def aiohttp_loop(at_once: int, url: str, count: int) -> None:
 
             await asyncio.gather(*(worker() for _ in range(at_once)))
 
+    delivery.spare_the_collector()
     asyncio.run(work())
 
 

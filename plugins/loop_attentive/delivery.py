@@ -35,10 +35,10 @@ from loop_attentive.settings import Shop
 
 log = logging.getLogger(__name__)
 
-CLAIM = 1000
+CLAIM = 600
 """Events leased at once; the next claim is made when half of them have left."""
 
-HANDFUL = 500
+HANDFUL = 300
 """Events marked at once, at most: fewer as a rule, what leaves in HORIZON. At the default pace that is about twenty."""
 
 TOP_UP = HORIZON.total_seconds() / 2
