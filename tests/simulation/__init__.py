@@ -5,6 +5,7 @@ The sender, its pace, its hook and aiohttp below it run as they are, in an event
 end of the loop's own network (attentive.py). A schedule (schedule.py) draws from its seed who sends what, and what
 goes wrong when; the judge (judge.py) watches every request as it arrives and looks at the ledger when all is over.
 
+    export PYTHONPATH=plugins:.              in the project's virtual environment
     python -m tests.simulation 17            plays a seed and tells its story
     python -m tests.simulation 0 10000       plays many, and names the seeds that fail
     python -m tests.simulation --wrong NAME  looks for a seed that catches a wrong sender (wrong_senders.py)
