@@ -3,7 +3,8 @@
 import asyncio
 import random
 import uuid
-from collections.abc import Callable
+from bisect import bisect_left
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -20,6 +21,7 @@ from loop_attentive.catalogue import BY_NAME, EventType
 from loop_attentive.delivery import Batch, Delivered, Origin, deliver
 from loop_attentive.pace import Pace
 from loop_attentive.settings import Shop
+from sandbox.attentive import Fault, Standin
 
 KEY = "a-key-that-nobody-may-see"
 CREATED, UPDATED, EXPIRING = "Loop Return Created", "Loop Return Status Updated", "Loop Return Expiring"
@@ -175,3 +177,35 @@ class Sending:
 
     def transport(self) -> AbstractAsyncContextManager[AttentiveTransport]:
         return AttentiveTransport(Endpoint(self.url, self.key), read_timeout=self.read_timeout)
+
+
+Story = Callable[[Standin, Sending], Coroutine[Any, Any, None]]
+
+
+def tell(book: Book, story: Story, **options: Any) -> None:
+    """A story of deliveries to a stand-in, and afterwards everything adds up. options: of the stand-in."""
+
+    async def told() -> None:
+        async with Standin(key=KEY, **options) as standin:
+            await story(standin, Sending(book, standin.url))
+
+    asyncio.run(told())
+    book.check_sums()
+
+
+def send(book: Book, *faults: Fault, **options: Any) -> tuple[Delivered, Standin]:
+    """One delivery to a stand-in with these faults. options: of the delivery."""
+    result: list[tuple[Delivered, Standin]] = []
+
+    async def story(standin: Standin, sending: Sending) -> None:
+        standin.faults.extend(faults)
+        result.append((await sending(**options), standin))
+
+    tell(book, story)
+    return result[0]
+
+
+def busiest_second(moments: Iterable[float]) -> int:
+    """The most moments in any sliding second."""
+    moments = sorted(moments)
+    return max((bisect_left(moments, at + 1.0) - place for place, at in enumerate(moments)), default=0)

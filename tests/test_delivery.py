@@ -10,7 +10,7 @@ import sys
 import textwrap
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -22,7 +22,7 @@ import pytest
 
 from loop_attentive import db
 from loop_attentive.attentive import Answer, AttentiveTransport, Departure
-from loop_attentive.delivery import Batch, Delivered, NothingSent
+from loop_attentive.delivery import Batch, NothingSent
 from loop_attentive.errors import NeedsMending
 from loop_attentive.ledger import Ledger, Marked, Origin, Settled
 from loop_attentive.settings import Shop
@@ -38,7 +38,9 @@ from tests.sending import (
     Book,
     Sending,
     event_body,
+    send,
     still_due_of,
+    tell,
 )
 
 ROOT = Path(__file__).parents[1]
@@ -47,32 +49,6 @@ ROOT = Path(__file__).parents[1]
 @pytest.fixture
 def book(ledger: str) -> Book:
     return Book(ledger, Shop(name="default"))
-
-
-Story = Callable[[Standin, Sending], Coroutine[Any, Any, None]]
-
-
-def tell(book: Book, story: Story, *, limit: int | None = 150) -> None:
-    """Runs a story with a stand-in, and checks afterwards that it adds up."""
-
-    async def told() -> None:
-        async with Standin(key=KEY, limit=limit) as standin:
-            await story(standin, Sending(book, standin.url))
-
-    asyncio.run(told())
-    book.check_sums()
-
-
-def send(book: Book, *faults: Fault, **options: Any) -> tuple[Delivered, Standin]:
-    """One delivery to a stand-in with these faults."""
-    result: list[tuple[Delivered, Standin]] = []
-
-    async def story(standin: Standin, sending: Sending) -> None:
-        standin.faults.extend(faults)
-        result.append((await sending(**options), standin))
-
-    tell(book, story)
-    return result[0]
 
 
 # ── Answers ─────────────────────────────────────────────────────────────────

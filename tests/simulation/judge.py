@@ -1,7 +1,6 @@
 """What must hold whatever went wrong: looked at while requests arrive, and when all is over."""
 
 import math
-from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
@@ -14,6 +13,7 @@ from loop_attentive.attentive import outcome_of
 from loop_attentive.catalogue import JOURNEY_LATENESS, MAX_LATENESS
 from loop_attentive.ledger import MONEY, REMINDERS, RESEND_AFTER
 from loop_attentive.settings import Shop
+from tests.sending import busiest_second
 from tests.simulation.attentive import Request
 from tests.simulation.clockwork import Process, Violation
 
@@ -179,8 +179,7 @@ class Judge:
         return found
 
     def _pace(self) -> None:
-        moments = sorted(one.at for one in self.all_requests)
-        busiest = max((bisect_left(moments, at + 1.0) - place for place, at in enumerate(moments)), default=0)
+        busiest = busiest_second(one.at for one in self.all_requests)
         must(busiest <= self._limit, f"{busiest} requests in one second, and the limit is {self._limit}")
 
     def _sums(self) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from functools import partial
@@ -12,6 +11,7 @@ import pytest
 
 from loop_attentive import db
 from loop_attentive.pace import Pace
+from tests.sending import busiest_second
 from tests.simulation.attentive import JITTER
 from tests.simulation.clockwork import Process, VirtualLoop
 from tests.simulation.database import Database
@@ -90,7 +90,6 @@ def test_no_second_holds_more_than_the_limit(
     session: psycopg.Connection, seed: int, mishaps: Mishaps, least: float
 ) -> None:
     moments = writes(session, seed, mishaps)
-    busiest = max(bisect_left(moments, at + 1.0) - place for place, at in enumerate(moments))
-    assert busiest <= LIMIT
+    assert busiest_second(moments) <= LIMIT
     steady = [at for at in moments if 4 <= at < SECONDS - 3]
     assert len(steady) >= least * LIMIT * (SECONDS - 7)
