@@ -335,8 +335,10 @@ def main() -> None:
     arguments.add_argument("--disturb", nargs="*", choices=DISTURBED)
     options = arguments.parse_args()
     with stage() as opened:
-        measured = usual(opened, options) if options.disturb is None else disturbed(opened, options)
-        tell(options, "The pace", list(measured))
+        if options.disturb is None:
+            tell(options, "The pace", list(usual(opened, options)))
+        else:
+            tell(options, "The pace, disturbed", list(disturbed(opened, options)))
 
 
 if __name__ == "__main__":

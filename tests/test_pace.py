@@ -236,6 +236,29 @@ def test_no_burst_after_rest_or_a_new_start(ledger: str) -> None:
         assert 35 <= len(written) <= 65
 
 
+def test_what_became_free_at_once_makes_no_burst(ledger: str) -> None:
+    async def story() -> tuple[list[Permit], list[Permit], float]:
+        one, two = pace_of(ledger, 100), pace_of(ledger, 100)
+        await one.take(0)
+        with connect(ledger) as connection:  # all stood still but one, so that nobody had a rest
+            connection.execute(
+                "UPDATE pace SET free_at = array(SELECT now() - interval '100 ms' FROM generate_series(1, 99))"
+                " || (now() + interval '900 ms')"
+            )
+        first = await one.take(10)
+        then = await two.take(100)
+        assert two.next_free_at is not None
+        return first, then, two.next_free_at
+
+    first, then, next_free_at = run(story())
+    moments = [permit.usable_at for permit in [*first, *then]]
+    apart = PERIOD.total_seconds() / 100 * 0.75
+    assert len(first) == 10
+    assert 8 <= len(then) <= 25, "as many as become usable within the horizon"
+    assert all(two - one >= apart - 0.003 for one, two in zip(moments, [*moments[1:], next_free_at], strict=True))
+    assert next_free_at - moments[0] == pytest.approx(len(moments) * apart, abs=0.005)
+
+
 def test_a_clock_that_was_set_back_does_not_stop_the_sending(ledger: str) -> None:
     async def story() -> int:
         pace = pace_of(ledger, 50)

@@ -61,22 +61,38 @@ spread AS (
         ) AS free_at
     FROM fitting AS f, state AS s, rested
 ),
-taken AS (
+last_slot AS (
+    SELECT max(free_at - %(period)s::interval - CASE WHEN token IS NULL THEN interval '0' ELSE %(hold)s END) AS at
+    FROM spread
+),
+-- After a standstill many are free at once. They are used at four thirds of the pace: a burst would come again with each
+-- period, and a little later every time, so that the rate stays low.
+slot AS (
     SELECT
         p.rank,
-        greatest(p.free_at, s.now) AS usable_at,
-        (s.last_token + row_number() OVER (ORDER BY p.free_at, p.rank)) %% 2000000000 AS token
-    FROM spread AS p, state AS s
-    WHERE p.free_at <= s.now + %(horizon)s::interval
-    ORDER BY p.free_at, p.rank
+        p.token,
+        p.free_at,
+        p.number,
+        max(greatest(p.free_at, s.now, last_slot.at + s.step * 0.75) - p.number * s.step * 0.75) OVER (ORDER BY p.number)
+        + p.number * s.step * 0.75 AS usable_at
+    FROM
+        (SELECT rank, token, free_at, row_number() OVER (ORDER BY free_at, rank) AS number FROM spread) AS p,
+        state AS s,
+        last_slot
+),
+taken AS (
+    SELECT p.rank, p.usable_at, (s.last_token + p.number) %% 2000000000 AS token
+    FROM slot AS p, state AS s
+    WHERE p.usable_at <= s.now + %(horizon)s::interval
+    ORDER BY p.number
     LIMIT %(wanted)s
 ),
 kept AS (
     SELECT
         array_agg(coalesce(t.usable_at + %(hold)s::interval + %(period)s::interval, p.free_at) ORDER BY p.rank) AS free_at,
         array_agg(coalesce(t.token, p.token) ORDER BY p.rank) AS token,
-        min(p.free_at) FILTER (WHERE t.token IS NULL) AS next_free_at
-    FROM spread AS p
+        min(p.usable_at) FILTER (WHERE t.token IS NULL) AS next_free_at
+    FROM slot AS p
     LEFT JOIN taken AS t USING (rank)
 ),
 stored AS (
