@@ -10,7 +10,7 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any, LiteralString, cast
@@ -105,17 +105,18 @@ def run(conn: Connection, query: str, **parameters: Any) -> None:
 class Task:
     """Enqueues the events of one rule, in a session of its own."""
 
-    def __init__(self, conninfo: str, event: EventType, run: Run) -> None:
+    def __init__(self, conninfo: str, event: EventType) -> None:
         self.conn = db.connect(conninfo, autocommit=True)
-        self.event, self.run = event, run
-        self._judged: list[Row] = []
+        self.event = event
 
-    def prepare(self, first: int, rows: int) -> None:
-        """What the rule yields, as a table, and its judgement."""
-        at = self.run.as_of - timedelta(minutes=5)
+    def prepare(self, run: Run, first: int, rows: int) -> None:
+        """What the rule yields in a run, as a table, and its judgement."""
+        at = run.as_of - timedelta(minutes=5)
         self.conn.execute("DROP TABLE IF EXISTS due")
         psycopg.ClientCursor(self.conn).execute(DUE, {"first": first, "rows": rows, "at": at})
-        self._judged = [(str(n), str(n), at, at, "{}", "pending", None, BODY) for n in range(first, first + rows)]
+        ids = map(str, range(first, first + rows))
+        self.run = run
+        self._judged: list[Row] = [(one, one, at, at, "{}", "pending", None, BODY) for one in ids]
 
     def enqueue(self) -> None:
         with self.conn.transaction(), psycopg.ClientCursor(self.conn) as cur:
@@ -143,19 +144,19 @@ class Bench:
         self.conn = db.connect(conninfo, autocommit=True)
         if settled:
             settle_many(self.conn, settled)
-        look = Look(datetime.now(UTC), 0, 0)
-        self.run = runs.start(self.conn, dag_id="bench", run_id=str(uuid.uuid4()), shop=SHOP.name, look=look)
-        self.tasks = [Task(conninfo, event, self.run) for event in EVENTS]
+        self.tasks = [Task(conninfo, event) for event in EVENTS]
         self._first = count(FIRST_ID, 1_000_000)
 
-    def enqueue(self, rows: int, at_once: int = AT_ONCE) -> tuple[float, float]:
+    def enqueue(self, rows: int, at_once: int = AT_ONCE, *, pinned: bool = False) -> tuple[float, float]:
         """Rows a second of so many new events, shared by some tasks; and of the same again, which are known by then."""
-        first, tasks = next(self._first), self.tasks[:at_once]
+        first, tasks, look = next(self._first), self.tasks[:at_once], Look(datetime.now(UTC), 0, 0)
+        found_by = runs.start(self.conn, dag_id="bench", run_id=str(uuid.uuid4()), shop=SHOP.name, look=look)
         for task in tasks:
-            task.prepare(first, rows // at_once)
-        speeds = rows / self._elapsed(tasks), rows / self._elapsed(tasks)
+            task.prepare(found_by, first, rows // at_once)
+        with self._pinned() if pinned else nullcontext():
+            speeds = rows / self._elapsed(tasks), rows / self._elapsed(tasks)
         if self.settled:
-            run(self.conn, "DELETE FROM event WHERE run_key = %(run_key)s", run_key=self.run.run_key)
+            run(self.conn, "DELETE FROM event WHERE run_key = %(run_key)s", run_key=found_by.run_key)
             run(self.conn, "VACUUM event")
         else:
             run(self.conn, "TRUNCATE event CASCADE")
@@ -168,7 +169,7 @@ class Bench:
         return time.monotonic() - began
 
     @contextmanager
-    def pinned(self) -> Iterator[None]:
+    def _pinned(self) -> Iterator[None]:
         """While somebody's transaction holds a snapshot."""
         with psycopg.connect(self.conninfo) as conn:
             conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
@@ -182,9 +183,8 @@ def measure(conninfo: str, rows: int, settled: int, repeats: int) -> list[Figure
     empty, old = Bench(conninfo, 0), Bench(make_conninfo(conninfo, dbname="old"), settled)
     speeds = []
     for _ in range(repeats):
-        (alone, _), (fresh, _), (aged, known) = empty.enqueue(rows, 1), empty.enqueue(rows), old.enqueue(rows)
-        with old.pinned():
-            pinned, _ = old.enqueue(rows)
+        (alone, _), (fresh, _) = empty.enqueue(rows, 1), empty.enqueue(rows)
+        (aged, known), (pinned, _) = old.enqueue(rows), old.enqueue(rows, pinned=True)
         speeds.append((alone, fresh, aged, known, pinned))
     alone, fresh, aged, known, pinned = (median(column) for column in zip(*speeds, strict=True))
     by_history, by_snapshot = median(s[1] / s[2] for s in speeds), median(s[2] / s[4] for s in speeds)

@@ -221,7 +221,7 @@ def test_now_and_then_a_rejected_event_stops_nothing(book: Book) -> None:
 
 def test_error_texts_hold_nothing_private(book: Book) -> None:
     book.add()
-    book.run("UPDATE event SET body = jsonb_set(body, '{properties,order}', '\"Jane Doe order\"')")
+    book.run("UPDATE event SET body = jsonb_set(body::jsonb, '{properties,order}', '\"Jane Doe order\"')")
 
     async def story(_: Standin, sending: Sending) -> None:
         echo = (

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import tee
 from typing import Any, LiteralString, cast
 
 import numpy as np
@@ -206,9 +207,9 @@ def _only_recipients(
 
 
 def store(cur: psycopg.Cursor[Any], rows: Iterable[Row], shop: Shop, event: EventType, run: Run) -> None:
-    """Writes new events to the ledger. rows: their LEDGER_COLUMNS."""
-    rows = list(rows)
-    ids = event_ids(shop.name, [event.name] * len(rows), [row[0] for row in rows])
+    """Writes new events to the ledger, which takes them in while the next are made. rows: their LEDGER_COLUMNS."""
+    rows, again = tee(rows)
+    ids = event_ids(shop.name, event.name, (row[0] for row in again))
     place = LEDGER_COLUMNS.index("occurred_at")
     order_no = event.order_no
     db.copy(
@@ -308,7 +309,7 @@ def _judge_known(conn: psycopg.Connection[Any], cur: psycopg.Cursor[Any], shop: 
     What is released at once is a flood like any other: above max_events_per_run all of the type are held.
     """
     cur.execute(
-        "CREATE TEMP TABLE judged (event_id uuid, occurred_at timestamptz, status text, reason text, body jsonb) "
+        "CREATE TEMP TABLE judged (event_id uuid, occurred_at timestamptz, status text, reason text, body json) "
         "ON COMMIT DROP"
     )
     columns = ("event_id", "occurred_at", "status", "reason", "body")
