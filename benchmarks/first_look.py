@@ -6,7 +6,6 @@ measured by benchmarks.hour.
 """
 
 import logging
-import resource
 from contextlib import closing
 from datetime import UTC, datetime
 
@@ -27,12 +26,8 @@ def told(name: str, cost: Cost, rows: int) -> list[Figure]:
         Figure(name, cost.elapsed, "s", note=f"{rows:,} rows"),
         Figure("  worker", cost.worker, "processor s"),
         Figure("  database", cost.database, "processor s"),
-        Figure("  memory of the worker, its highest so far", memory(), "MB"),
+        Figure("  memory of the worker, its highest so far", cost.memory, "MB"),
     ]
-
-
-def memory() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def measure(returns: int) -> list[Figure]:

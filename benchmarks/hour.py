@@ -4,20 +4,23 @@ A run is the look (extraction and mirror), every hourly rule with payloads and e
 the plan makes; sending is measured elsewhere. Of the changed rows a quarter each are new returns, their labels, returns
 whose status changes, and labels whose status changes, and each makes an event. The smaller history is that of a shop of
 200 days, the greater one that of a shop of five years, with as many returns each day; the mirror holds 120 days. Every
-hour begins after a checkpoint and a vacuum, as real ones do, and the events of the hour before have been sent.
+hour begins after a checkpoint and a vacuum, as real ones do, and the events of the hour before have been sent. Rules
+are judged two at a time, by processes, as tasks are, which have their imports and their connection before, as tasks do.
 
 Source: what of the elapsed time is spent waiting for rows of the source, which here is on the same server.
 """
 
 import logging
+import resource
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from queue import SimpleQueue
-from typing import Any, TypeVar
+from functools import partial
+from multiprocessing import get_context
+from typing import Any
 
 import psycopg
 import sqlalchemy as sa
@@ -27,12 +30,11 @@ from benchmarks.kit import Figure, median
 from loop_attentive import db, mirror, qualify, runs
 from loop_attentive.catalogue import CATALOGUE, EventType
 from loop_attentive.mirror import Look
+from loop_attentive.runs import Run
 from loop_attentive.settings import Shop
 from loop_attentive.source import Cursor, Row, Source, Table
 from sandbox.warehouse import create, fill
 from sandbox.warehouse.tables import TABLES
-
-T = TypeVar("T")
 
 HOUR = timedelta(hours=1)
 YOUNG, OLD = 200, 5 * 365 + 1
@@ -107,14 +109,49 @@ class TimedSource(Source):
 class Cost:
     """Of one step: rows that it handled, and seconds; worker and database: of processor time.
 
-    source: of the elapsed seconds, waiting for the source.
+    memory: MB that a process of the worker held at most so far. source: of the elapsed seconds, waiting for the source.
     """
 
     rows: int
     elapsed: float
     worker: float
     database: float
+    memory: float
     source: float = 0.0
+
+
+class Process:
+    """This process's own time, and that of its connection's backend, from here on."""
+
+    def __init__(self, conn: psycopg.Connection[Any]) -> None:
+        self._pid = conn.info.backend_pid
+        self._began = time.monotonic(), kit.processor_seconds(), kit.processor_seconds(self._pid)
+
+    def cost(self, rows: int, source: float = 0.0) -> Cost:
+        now = time.monotonic(), kit.processor_seconds(), kit.processor_seconds(self._pid)
+        elapsed, worker, database = (after - before for before, after in zip(self._began, now, strict=True))
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        return Cost(rows, elapsed, worker, database, memory, source)
+
+
+class Task:
+    """What a process that judges rules has from its beginning."""
+
+    conn: psycopg.Connection[Any]
+
+    @classmethod
+    def begin(cls, conninfo: str) -> None:
+        logging.disable(logging.WARNING)
+        cls.conn = db.connect(conninfo, autocommit=True)
+
+    @classmethod
+    def is_ready(cls, _: int) -> bool:
+        return not cls.conn.closed
+
+    @classmethod
+    def judge(cls, shop: Shop, event: EventType, run: Run, now: datetime) -> Cost:
+        process = Process(cls.conn)
+        return process.cost(qualify.qualify(cls.conn, shop, event, run, now=now).created)
 
 
 class Bench:
@@ -122,16 +159,15 @@ class Bench:
 
     def __init__(self, conninfo: str, *, mirror_days: int = 120) -> None:
         self.shop = Shop(name="default", mirror_days=mirror_days)
-        self.conns = [db.connect(conninfo, autocommit=True) for _ in range(AT_ONCE)]
-        self.conn = self.conns[0]
-        self._tasks = ThreadPoolExecutor(AT_ONCE)
+        self.conn = db.connect(conninfo, autocommit=True)
+        self._tasks = ProcessPoolExecutor(AT_ONCE, get_context("spawn"), Task.begin, (conninfo,))
+        list(self._tasks.map(Task.is_ready, range(AT_ONCE)))
         self.engine = sa.create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(conninfo))
         self._runs = 0
 
     def close(self) -> None:
         self._tasks.shutdown()
-        for conn in self.conns:
-            conn.close()
+        self.conn.close()
         self.engine.dispose()
 
     def history(self, returns: int, now: datetime, *, days: int, growth: float) -> None:
@@ -158,37 +194,25 @@ class Bench:
 
     def look(self, at: datetime) -> tuple[Look, Cost]:
         source = TimedSource(self.engine, self.shop)
-        look, cost = self.measured(lambda: mirror.look(self.conn, source, at=at), lambda look: look.changed)
-        return look, Cost(cost.rows, cost.elapsed, cost.worker, cost.database, source.waited)
+        process = Process(self.conn)
+        look = mirror.look(self.conn, source, at=at)
+        return look, process.cost(look.changed, source.waited)
 
     def rules(self, look: Look, events: Sequence[EventType] = HOURLY) -> Cost:
         """Judges the rules for a run of that look, some at once as tasks do, and again. rows: new events."""
         self._runs += 1
         run = runs.start(self.conn, dag_id="bench", run_id=str(self._runs), shop=self.shop.name, look=look)
-        waiting: SimpleQueue[EventType | None] = SimpleQueue()
-        for event in (*events, *AT_ONCE * [None]):
-            waiting.put(event)
-
-        def judge(conn: psycopg.Connection[Any]) -> int:
-            judged = iter(waiting.get, None)
-            return sum(qualify.qualify(conn, self.shop, event, run, now=look.as_of).created for event in judged)
-
-        def work() -> int:
-            created = sum(self._tasks.map(judge, self.conns))
-            qualify.judge_again(self.conn, self.shop, now=look.as_of)
-            return created
-
-        return self.measured(work, lambda created: created)[1]
-
-    def measured(self, work: Callable[[], T], rows: Callable[[T], int]) -> tuple[T, Cost]:
-        worker, database, began = kit.processor_seconds(), self.database_seconds(), time.monotonic()
-        result = work()
-        elapsed = time.monotonic() - began
-        worker, database = kit.processor_seconds() - worker, self.database_seconds() - database
-        return result, Cost(rows(result), elapsed, worker, database)
-
-    def database_seconds(self) -> float:
-        return sum(kit.processor_seconds(conn.info.backend_pid) for conn in self.conns)
+        judge = partial(Task.judge, self.shop, run=run, now=look.as_of)
+        process = Process(self.conn)
+        tasks = list(self._tasks.map(judge, events))
+        qualify.judge_again(self.conn, self.shop, now=look.as_of)
+        plan = process.cost(sum(task.rows for task in tasks))
+        return replace(
+            plan,
+            worker=plan.worker + sum(task.worker for task in tasks),
+            database=plan.database + sum(task.database for task in tasks),
+            memory=max(task.memory for task in tasks),
+        )
 
     def settle(self) -> None:
         """All events have been sent, and an hour passes."""

@@ -36,13 +36,15 @@ Row = tuple[Any, ...]
 SENTINELS = frozenset({"", "n/a"})
 """Loop's spellings of a missing value (real payloads)."""
 
+LONGEST_SENTINEL = max(map(len, SENTINELS))
+
 
 def text(value: Any) -> str | None:
     """Trimmed text; None for a sentinel. NUL cannot be stored in PostgreSQL."""
     if value is None:
         return None
     trimmed = str(value).replace("\0", "").strip()
-    return None if trimmed.casefold() in SENTINELS else trimmed
+    return None if len(trimmed) <= LONGEST_SENTINEL and trimmed.casefold() in SENTINELS else trimmed
 
 
 def folded(value: Any) -> str | None:
@@ -85,6 +87,8 @@ DATED_TEXT = re.compile(r"\s*\d{4}-\d\d-\d\d")
 
 def moment(value: Any, zone: tzinfo) -> datetime | None:
     """A time as aware UTC: a timestamp, a naive one (in the shop's zone), or ISO 8601 text; None if unreadable."""
+    if value is None:
+        return None
     if isinstance(value, str):
         if not DATED_TEXT.match(value):
             return None
