@@ -221,7 +221,7 @@ class Judge:
                 must(event["reason"] == "no longer true", f"{name} is suppressed: {event['reason']}")
                 self._surely_not_taken(name, status, event, requests)
             case "unknown":
-                self._rightly_unknown(name, event, outcomes)
+                self._rightly_unknown(name, event, outcomes, sum(map(_answered_late, attempts)))
             case _:
                 must(False, f"{name} is {status}")
 
@@ -244,11 +244,17 @@ class Judge:
             money = event["event_type"] in MONEY
             must(not one.fate.taken or (answered_as_failed and not money), f"{name} is {status}, and was taken")
 
-    def _rightly_unknown(self, name: str, event: dict[str, Any], outcomes: Counter[str]) -> None:
+    def _rightly_unknown(self, name: str, event: dict[str, Any], outcomes: Counter[str], late: int) -> None:
         doubts = outcomes["unknown"] + outcomes["lost"]
         must(event["resend_at"] is None, f"{name} is unknown and was to be sent again")
         if event["event_type"] in MONEY:
             must(doubts + outcomes["failed"], f"{name} is unknown without a reason")
             return
         too_late = self._now() - event["sent_occurred_at"] > JOURNEY_LATENESS
-        must(doubts > 1 or (doubts and too_late), f"{name} was not sent a second time")
+        must(doubts and (doubts + late > 1 or too_late), f"{name} was not sent a second time")
+
+
+def _answered_late(attempt: dict[str, Any]) -> bool:
+    """Whether it was in doubt for a while: its answer came when its lease had ended."""
+    answered = attempt["outcome"] not in ("unknown", "lost", None)
+    return bool(answered and attempt["finished_at"] - attempt["started_at"] > LEASE)
