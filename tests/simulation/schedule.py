@@ -54,6 +54,7 @@ Mishap = Callable[[Process], None]
 
 WHAT_IT_EVER_SAID = """
     CREATE TABLE IF NOT EXISTS told (event_id uuid, status text, attempts smallint);
+    CREATE INDEX IF NOT EXISTS told_event ON told (event_id);
     CREATE OR REPLACE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS
         'BEGIN INSERT INTO told VALUES (NEW.event_id, NEW.status, NEW.attempts); RETURN NULL; END';
     CREATE OR REPLACE TRIGGER tell AFTER UPDATE ON event FOR EACH ROW WHEN (NEW.status = 'unknown')
