@@ -908,3 +908,26 @@ def test_a_database_that_goes_away_for_a_moment_costs_nothing(book: Book) -> Non
 def test_a_database_that_is_not_migrated_says_so(database: str) -> None:
     with pytest.raises(psycopg.errors.UndefinedTable):
         Book(database, Shop(name="default"))
+
+
+def test_taking_marks_back_twice_leaves_what_others_marked_meanwhile(book: Book) -> None:
+    """The first commit was not heard of, so it is tried again; by then another sender has marked the event anew."""
+    event_id = book.add()
+
+    async def marked_by(ledger: Ledger) -> Marked:
+        [marked], _ = await ledger.mark(await ledger.claim(1, from_the_oldest=True))
+        return marked
+
+    async def story() -> tuple[Marked, Marked]:
+        async with ledger_of(book) as one, ledger_of(book) as other:
+            first = await marked_by(one)
+            await one.unmark([first], keep=False)
+            second = await marked_by(other)
+            await one.unmark([first], keep=False)
+            return first, second
+
+    first, second = asyncio.run(story())
+    assert first.attempt == second.attempt == 1
+    assert book.event(event_id)["status"] == "sending"
+    [attempt] = book.attempts(event_id)
+    assert attempt["started_at"] == second.sent_at

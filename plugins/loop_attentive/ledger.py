@@ -69,10 +69,11 @@ class Claimed:
 
 @dataclass(frozen=True)
 class Marked:
-    """An event that is about to leave. event: as Attentive is told it."""
+    """An event that is about to leave. sent_at: when it was marked (UTC). event: as Attentive is told it."""
 
     claimed: Claimed
     attempt: int
+    sent_at: datetime
     event: dict[str, Any] = field(repr=False)
 
 
@@ -197,7 +198,9 @@ class Ledger:
             )
             rows = await cursor.fetchall()
         marked = [
-            Marked(by_id[row["event_id"]], row["attempt"], self._event(row)) for row in rows if row["verdict"] == "goes"
+            Marked(by_id[row["event_id"]], row["attempt"], row["sent_at"], self._event(row))
+            for row in rows
+            if row["verdict"] == "goes"
         ]
         return marked, Counter(row["verdict"] for row in rows if row["verdict"] != "goes")
 
@@ -277,13 +280,20 @@ class Ledger:
 
     async def unmark(self, marks: Sequence[Marked], *, keep: bool) -> None:
         """Takes marks back whose requests never left; keep: the events stay leased, in hand."""
-        await self._settling.run(self._unmarking({one.claimed.event_id: one.attempt for one in marks}, keep))
+        await self._settling.run(
+            self._unmarking([(one.claimed.event_id, one.attempt, one.sent_at) for one in marks], keep)
+        )
         self._no_longer_under_way((one.claimed.event_id, one.attempt) for one in marks)
         if keep:
             self.in_hand.update((one.claimed.event_id, one.claimed) for one in marks)
 
-    def _unmarking(self, marks: dict[uuid.UUID, int], keep: bool) -> Callable[[Connection], Awaitable[None]]:
-        return self._statement("unmark", {"event_ids": list(marks), "attempts": list(marks.values()), "keep": keep})
+    def _unmarking(
+        self, marks: Sequence[tuple[uuid.UUID, int, datetime]], keep: bool
+    ) -> Callable[[Connection], Awaitable[None]]:
+        event_ids, attempts, sent_at = ([mark[part] for mark in marks] for part in range(3))
+        return self._statement(
+            "unmark", {"event_ids": event_ids, "attempts": attempts, "sent_at": sent_at, "keep": keep}
+        )
 
     def _no_longer_under_way(self, attempts: Iterable[tuple[uuid.UUID, int]]) -> None:
         for event_id, attempt in attempts:
@@ -309,9 +319,8 @@ class Ledger:
                 self._parameters(self._batch, {"in_hand": list(self.in_hand), "under_way": list(self.under_way)}),
             )
             rows = await cursor.fetchall()
-            await self._unmarking({row["event_id"]: row["attempt"] for row in rows if row["marked"]}, keep=True)(
-                connection
-            )
+            marks = [(row["event_id"], row["attempt"], row["sent_at"]) for row in rows if row["marked"]]
+            await self._unmarking(marks, keep=True)(connection)
             lost_claims = [row["event_id"] for row in rows if row["event_id"] not in self.in_hand]
             await connection.execute(statement("release"), self._parameters({"event_ids": lost_claims}))
 

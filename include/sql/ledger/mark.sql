@@ -49,7 +49,7 @@ marked AS (
         lease_until = clock.now + %(lease_time)s::interval
     FROM judged AS j, clock
     WHERE e.event_id = j.event_id AND j.verdict = 'goes'
-    RETURNING e.event_id, e.attempts, e.event_type, e.sent_occurred_at, e.body
+    RETURNING e.event_id, e.attempts, e.event_type, e.sent_at, e.sent_occurred_at, e.body
 ),
 attempted AS (
     INSERT INTO attempt (event_id, attempt, run_key, task_id, map_index, try_number, occurred_at, started_at)
@@ -74,9 +74,10 @@ left_out AS (
     FROM judged AS j
     WHERE e.event_id = j.event_id AND j.verdict <> 'goes'
 )
-SELECT m.event_id, 'goes' AS verdict, m.attempts AS attempt, m.event_type, m.sent_occurred_at AS occurred_at, m.body
+SELECT
+    m.event_id, 'goes' AS verdict, m.attempts AS attempt, m.sent_at, m.event_type, m.sent_occurred_at AS occurred_at, m.body
 FROM marked AS m
 UNION ALL
-SELECT j.event_id, j.verdict, NULL, NULL, NULL, NULL
+SELECT j.event_id, j.verdict, NULL, NULL, NULL, NULL, NULL
 FROM judged AS j
 WHERE j.verdict <> 'goes'

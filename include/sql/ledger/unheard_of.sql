@@ -1,5 +1,5 @@
 -- What a sender holds in the ledger without knowing: commits whose answer was lost with the connection.
-SELECT event_id, attempts AS attempt, status = 'sending' AS marked
+SELECT event_id, attempts AS attempt, sent_at, status = 'sending' AS marked
 FROM event
 WHERE
     shop = %(shop)s

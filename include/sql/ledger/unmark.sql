@@ -1,10 +1,12 @@
--- Takes back marks whose requests never left: the event is as it was before, and its attempt never was.
+-- Takes back marks whose requests never left: the event is as it was before, and its attempt never was. A mark is known
+-- by its moment too: should this be tried again after a commit that nobody heard of, the event may have been marked anew,
+-- by somebody else and with the same number.
 WITH mark AS MATERIALIZED (
     SELECT e.event_id, e.attempts, e.released_at, e.lease = %(lease)s AS is_ours
     FROM event AS e
     JOIN
-        unnest(%(event_ids)s::uuid[], %(attempts)s::integer[]) AS u (event_id, attempt)
-        ON u.event_id = e.event_id AND u.attempt = e.attempts
+        unnest(%(event_ids)s::uuid[], %(attempts)s::integer[], %(sent_at)s::timestamptz[]) AS u (event_id, attempt, sent_at)
+        ON u.event_id = e.event_id AND u.attempt = e.attempts AND u.sent_at = e.sent_at
     WHERE e.event_id = ANY (%(event_ids)s::uuid[]) AND e.status IN ('sending', 'unknown')
     ORDER BY e.event_id
     FOR UPDATE OF e
