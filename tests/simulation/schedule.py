@@ -53,14 +53,15 @@ MISHAPS = ("killed", "killed", "stopped", "stopped", "told to stop", "held up", 
 Mishap = Callable[[Process], None]
 
 WHAT_IT_EVER_SAID = """
-    CREATE TABLE IF NOT EXISTS told (event_id uuid, status text, attempts smallint);
+    CREATE TABLE IF NOT EXISTS told (event_id uuid, status text, attempts smallint, given_up boolean);
     CREATE INDEX IF NOT EXISTS told_event ON told (event_id);
     CREATE OR REPLACE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS
-        'BEGIN INSERT INTO told VALUES (NEW.event_id, NEW.status, NEW.attempts); RETURN NULL; END';
+        'BEGIN INSERT INTO told VALUES (NEW.event_id, NEW.status, NEW.attempts, NEW.resend_at IS NULL);
+        RETURN NULL; END';
     CREATE OR REPLACE TRIGGER tell AFTER UPDATE ON event FOR EACH ROW WHEN (NEW.status = 'unknown')
         EXECUTE FUNCTION tell();
 """
-"""What the ledger ever said to be unknown."""
+"""What the ledger ever said to be unknown. given_up: it waited for a person."""
 
 
 @dataclass
