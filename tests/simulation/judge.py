@@ -102,15 +102,20 @@ class Judge:
     def _in_turn(self, request: Request, event: dict[str, Any]) -> None:
         if event["event_type"] in MONEY or event["attempts"] != request.attempt:
             return
-        # what was given up held nobody up, even if its late answer, or its own sender, freed it again after this mark
+        # What waited for a person when this was marked held nobody up, even if its late answer or its own sender freed
+        # it afterwards: it was answered when its lease had ended, or marked again later than this.
         before = self._all(
             "SELECT event_id FROM event WHERE shop = %(shop)s AND return_id = %(return_id)s "
             "AND (order_at, order_no, event_id) < (%(at)s, %(no)s, %(id)s) AND event_type <> ALL (%(passed_over)s) "
             "AND (status IN ('pending', 'sending') OR (status = 'unknown' AND resend_at IS NOT NULL)) "
             "AND NOT (event_type = ANY (%(reminders)s) AND return_id = ANY (%(waiting)s)) "
-            "AND NOT EXISTS (SELECT FROM told WHERE told.event_id = event.event_id AND given_up)",
+            "AND NOT (status = 'pending' AND EXISTS (SELECT FROM attempt AS a WHERE a.event_id = event.event_id "
+            "AND a.attempt = event.attempts AND a.outcome <> 'lost' AND a.finished_at > a.started_at + %(lease)s)) "
+            "AND NOT (status = 'sending' AND sent_at > (SELECT sent_at FROM event WHERE event_id = %(id)s::uuid) "
+            "AND EXISTS (SELECT FROM told WHERE told.event_id = event.event_id AND given_up))",
             return_id=event["return_id"], at=event["order_at"], no=event["order_no"], id=event["event_id"],
             passed_over=[*MONEY, *self.refused_types()], reminders=REMINDERS, waiting=list(self.waiting),
+            lease=LEASE,
         )  # fmt: skip
         must(not before, f"{request.event_id[:8]} left before an earlier event of its return")
 
