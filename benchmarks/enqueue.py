@@ -6,13 +6,15 @@ Measured in turns on an empty ledger, on one with millions of settled events, an
 a snapshot from before; a ratio is the median over these pairs.
 """
 
+import logging
 import time
 import uuid
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from contextlib import closing, contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from itertools import count
+from multiprocessing import get_context
 from typing import Any, LiteralString, cast
 
 import psycopg
@@ -32,7 +34,7 @@ Connection = psycopg.Connection[Any]
 
 SHOP = Shop(name="default")
 AT_ONCE = 2
-"""Rules that are judged at the same time, as tasks do it."""
+"""Rules that are judged at the same time, by processes as tasks are."""
 
 EVENTS = CATALOGUE[:AT_ONCE]
 FIRST_ID = 50_000_000
@@ -103,40 +105,47 @@ def run(conn: Connection, query: str, **parameters: Any) -> None:
 
 
 class Task:
-    """Enqueues the events of one rule, in a session of its own."""
+    """What a process that enqueues has from its beginning: a session of its own, and the events of one rule."""
 
-    def __init__(self, conninfo: str, event: EventType) -> None:
-        self.conn = db.connect(conninfo, autocommit=True)
-        self.event = event
+    conn: Connection
+    event: EventType
+    run: Run
+    judged: Sequence[Row]
 
-    def prepare(self, run: Run, first: int, rows: int) -> None:
+    @classmethod
+    def begin(cls, conninfo: str, event: EventType) -> None:
+        logging.disable(logging.INFO)
+        cls.conn, cls.event = db.connect(conninfo, autocommit=True), event
+
+    @classmethod
+    def prepare(cls, run: Run, first: int, rows: int) -> None:
         """What the rule yields in a run, as a table, and its judgement."""
         at = run.as_of - timedelta(minutes=5)
-        self.conn.execute("DROP TABLE IF EXISTS due")
-        psycopg.ClientCursor(self.conn).execute(DUE, {"first": first, "rows": rows, "at": at})
+        cls.conn.execute("DROP TABLE IF EXISTS due")
+        psycopg.ClientCursor(cls.conn).execute(DUE, {"first": first, "rows": rows, "at": at})
         ids = map(str, range(first, first + rows))
-        self.run = run
-        self._judged: list[Row] = [(one, one, at, at, "{}", "pending", None, BODY) for one in ids]
+        cls.run, cls.judged = run, [(one, one, at, at, "{}", "pending", None, BODY) for one in ids]
 
-    def enqueue(self) -> None:
-        with self.conn.transaction(), psycopg.ClientCursor(self.conn) as cur:
+    @classmethod
+    def enqueue(cls) -> None:
+        with cls.conn.transaction(), psycopg.ClientCursor(cls.conn) as cur:
             cur.execute(cast(LiteralString, db.sql("qualify/candidates")))
             cur.execute(
                 cast(LiteralString, db.sql("qualify/yield").replace("{rule}", "SELECT * FROM due")),
                 {
-                    "shop": SHOP.name, "event_type": self.event.name, "starts_at": self.run.as_of - timedelta(days=1),
+                    "shop": SHOP.name, "event_type": cls.event.name, "starts_at": cls.run.as_of - timedelta(days=1),
                     "window_start": None, "window_end": None,
                 },
             )  # fmt: skip
             [(known,)] = cur.execute("SELECT count(*) FILTER (WHERE is_known) FROM candidate")
             if known:
-                assert known == len(self._judged), "what has just been enqueued is known"
+                assert known == len(cls.judged), "what has just been enqueued is known"
             else:
-                qualify.store(cur, self._judged, SHOP, self.event, self.run)
+                qualify.store(cur, cls.judged, SHOP, cls.event, cls.run)
 
 
 class Bench:
-    """A ledger to enqueue into, by some rules at once."""
+    """A ledger to enqueue into, by some rules at once, each in a process of its own."""
 
     def __init__(self, conninfo: str, settled: int) -> None:
         migrate(conninfo)
@@ -144,15 +153,20 @@ class Bench:
         self.conn = db.connect(conninfo, autocommit=True)
         if settled:
             settle_many(self.conn, settled)
-        self.tasks = [Task(conninfo, event) for event in EVENTS]
+        spawn = get_context("spawn")
+        self._tasks = [ProcessPoolExecutor(1, spawn, Task.begin, (conninfo, event)) for event in EVENTS]
         self._first = count(FIRST_ID, 1_000_000)
+
+    def close(self) -> None:
+        for task in self._tasks:
+            task.shutdown()
+        self.conn.close()
 
     def enqueue(self, rows: int, at_once: int = AT_ONCE, *, pinned: bool = False) -> tuple[float, float]:
         """Rows a second of so many new events, shared by some tasks; and of the same again, which are known by then."""
-        first, tasks, look = next(self._first), self.tasks[:at_once], Look(datetime.now(UTC), 0, 0)
+        first, tasks, look = next(self._first), self._tasks[:at_once], Look(datetime.now(UTC), 0, 0)
         found_by = runs.start(self.conn, dag_id="bench", run_id=str(uuid.uuid4()), shop=SHOP.name, look=look)
-        for task in tasks:
-            task.prepare(found_by, first, rows // at_once)
+        all_of(task.submit(Task.prepare, found_by, first, rows // at_once) for task in tasks)
         with self._pinned() if pinned else nullcontext():
             speeds = rows / self._elapsed(tasks), rows / self._elapsed(tasks)
         if self.settled:
@@ -162,10 +176,9 @@ class Bench:
             run(self.conn, "TRUNCATE event CASCADE")
         return speeds
 
-    def _elapsed(self, tasks: Sequence[Task]) -> float:
+    def _elapsed(self, tasks: Sequence[Executor]) -> float:
         began = time.monotonic()
-        with ThreadPoolExecutor(len(tasks)) as pool:
-            list(pool.map(Task.enqueue, tasks))
+        all_of(task.submit(Task.enqueue) for task in tasks)
         return time.monotonic() - began
 
     @contextmanager
@@ -177,15 +190,21 @@ class Bench:
             yield
 
 
+def all_of(futures: Iterable[Future[None]]) -> None:
+    """Waits until all are done; raises what went wrong in one."""
+    for future in list(futures):
+        future.result()
+
+
 def measure(conninfo: str, rows: int, settled: int, repeats: int) -> list[Figure]:
     with psycopg.connect(conninfo, autocommit=True) as server:
         server.execute("CREATE DATABASE old")
-    empty, old = Bench(conninfo, 0), Bench(make_conninfo(conninfo, dbname="old"), settled)
     speeds = []
-    for _ in range(repeats):
-        (alone, _), (fresh, _) = empty.enqueue(rows, 1), empty.enqueue(rows)
-        (aged, known), (pinned, _) = old.enqueue(rows), old.enqueue(rows, pinned=True)
-        speeds.append((alone, fresh, aged, known, pinned))
+    with closing(Bench(conninfo, 0)) as empty, closing(Bench(make_conninfo(conninfo, dbname="old"), settled)) as old:
+        for _ in range(repeats):
+            (alone, _), (fresh, _) = empty.enqueue(rows, 1), empty.enqueue(rows)
+            (aged, known), (pinned, _) = old.enqueue(rows), old.enqueue(rows, pinned=True)
+            speeds.append((alone, fresh, aged, known, pinned))
     alone, fresh, aged, known, pinned = (median(column) for column in zip(*speeds, strict=True))
     by_history, by_snapshot = median(s[1] / s[2] for s in speeds), median(s[2] / s[4] for s in speeds)
     return [
