@@ -61,24 +61,27 @@ spread AS (
         ) AS free_at
     FROM fitting AS f, state AS s, rested
 ),
-last_slot AS (
-    SELECT max(free_at - %(period)s::interval - CASE WHEN token IS NULL THEN interval '0' ELSE %(hold)s END) AS at
-    FROM spread
-),
 -- After a standstill many are free at once. They are used at four thirds of the pace: a burst would come again with each
 -- period, and a little later every time, so that the rate stays low.
+catching_up AS (
+    SELECT
+        s.step * 0.75 AS gap,
+        max(p.free_at - %(period)s::interval - CASE WHEN p.token IS NULL THEN interval '0' ELSE %(hold)s END) AS last_slot
+    FROM spread AS p, state AS s
+    GROUP BY s.step
+),
 slot AS (
     SELECT
         p.rank,
         p.token,
         p.free_at,
         p.number,
-        max(greatest(p.free_at, s.now, last_slot.at + s.step * 0.75) - p.number * s.step * 0.75) OVER (ORDER BY p.number)
-        + p.number * s.step * 0.75 AS usable_at
+        max(greatest(p.free_at, s.now, c.last_slot + c.gap) - p.number * c.gap) OVER (ORDER BY p.number)
+        + p.number * c.gap AS usable_at
     FROM
         (SELECT rank, token, free_at, row_number() OVER (ORDER BY free_at, rank) AS number FROM spread) AS p,
         state AS s,
-        last_slot
+        catching_up AS c
 ),
 taken AS (
     SELECT p.rank, p.usable_at, (s.last_token + p.number) %% 2000000000 AS token
