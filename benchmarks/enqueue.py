@@ -76,26 +76,9 @@ CROSS JOIN LATERAL (
 
 
 def settle_many(conn: Connection, events: int) -> None:
-    """Fills the ledger with accepted events, four a return. Indexes are made anew: that takes minutes, not hours."""
-    indexes = conn.execute(
-        "SELECT indexrelid::regclass::text, pg_get_indexdef(indexrelid) FROM pg_index AS i "
-        "WHERE indrelid = 'event'::regclass "
-        "AND NOT EXISTS (SELECT FROM pg_constraint AS c WHERE c.conindid = i.indexrelid)"
-    ).fetchall()
-    constraints = conn.execute(
-        "SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint "
-        "WHERE contype IN ('p', 'u', 'f') AND 'event'::regclass IN (conrelid, confrelid) ORDER BY contype = 'f' DESC"
-    ).fetchall()
-    for table, name, _ in constraints:
-        run(conn, f"ALTER TABLE {table} DROP CONSTRAINT {name}")
-    for name, _ in indexes:
-        run(conn, f"DROP INDEX {name}")
-    run(conn, "SET maintenance_work_mem = '1GB'")
-    run(conn, SETTLED, events=events, first=FIRST_ID, types=[event.name for event in CATALOGUE[:4]])
-    for table, name, definition in reversed(constraints):
-        run(conn, f"ALTER TABLE {table} ADD CONSTRAINT {name} {definition}")
-    for _, definition in indexes:
-        run(conn, definition)
+    """Fills the ledger with accepted events, four a return."""
+    with kit.without_indexes(conn, "event"):
+        run(conn, SETTLED, events=events, first=FIRST_ID, types=[event.name for event in CATALOGUE[:4]])
     run(conn, "VACUUM ANALYZE event")
     run(conn, "CHECKPOINT")
 

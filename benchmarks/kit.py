@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import psutil
 import psycopg
@@ -126,6 +127,32 @@ def server() -> Iterator[str]:
                         raise RuntimeError(f"{setting} is not on: the figures would be worth nothing.")
             migrate(conninfo)
             yield conninfo
+
+
+@contextmanager
+def without_indexes(conn: psycopg.Connection[Any], *tables: str) -> Iterator[None]:
+    """While tables are filled with millions of rows: indexes made afterwards take minutes, kept up hours."""
+    of_these = "ANY (%(tables)s::regclass[])"
+    constraints = conn.execute(
+        "SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint WHERE "
+        f"contype IN ('p', 'u', 'f') AND (conrelid = {of_these} OR confrelid = {of_these}) ORDER BY contype = 'f' DESC",
+        {"tables": list(tables)},
+    ).fetchall()
+    indexes = conn.execute(
+        "SELECT indexrelid::regclass::text, pg_get_indexdef(indexrelid) FROM pg_index AS i "
+        f"WHERE indrelid = {of_these} AND NOT EXISTS (SELECT FROM pg_constraint AS c WHERE c.conindid = i.indexrelid)",
+        {"tables": list(tables)},
+    ).fetchall()
+    for table, name, _ in constraints:
+        conn.execute(f"ALTER TABLE {table} DROP CONSTRAINT {name}")
+    for name, _ in indexes:
+        conn.execute(f"DROP INDEX {name}")
+    yield
+    conn.execute("SET maintenance_work_mem = '1GB'")
+    for table, name, definition in reversed(constraints):
+        conn.execute(f"ALTER TABLE {table} ADD CONSTRAINT {name} {definition}")
+    for _, definition in indexes:
+        conn.execute(definition)
 
 
 def megabytes(pid: int | None = None) -> float:
