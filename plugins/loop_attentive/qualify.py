@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import psycopg
 
-from loop_attentive import db, payload, rules
+from loop_attentive import db, payload, people, rules
 from loop_attentive.catalogue import BY_NAME, MAX_LATENESS, EventType
 from loop_attentive.event_id import event_ids
 from loop_attentive.runs import Run
@@ -34,7 +34,10 @@ NOT_ON_TEST_LIST, SHADOW, VOLUME = "not on the test list", "shadow", "more than 
 FIRST_OF_ALL = datetime(1970, 1, 1, tzinfo=UTC)
 """The place of Created among the events of its return."""
 
-LEDGER_COLUMNS = ("key", "return_id", "fact_at", "occurred_at", "detail", "status", "reason", "body")
+LEDGER_COLUMNS = (
+    "key", "return_id", "fact_at", "occurred_at", "own_time", "detail", "status", "reason", "body", "phone_hash",
+    "email_hash",
+)  # fmt: skip
 """What differs between the events of one rule and run: detail and body are JSON text."""
 
 Row = tuple[Any, ...]
@@ -72,12 +75,13 @@ def qualify(
         if event.reminder and known:
             _revive(conn, cur, shop, now)
         states: Counter[str] = Counter()
+        key = people.hash_key(conn)
         omitted = 0
         for rows in _baseline(conn) if yielded > known else ():
             store(cur, rows, shop, event, run)
             states["suppressed"] += len(rows)
         for facts in _facts(conn, shop, known=False) if yielded > known else ():
-            judged = judge(facts, shop, event, now)
+            judged = judge(facts, shop, event, now, key)
             omitted += int(judged["outcome_omitted"].sum())
             store(cur, _rows(judged, LEDGER_COLUMNS), shop, event, run)
             states.update(judged["status"].tolist())
@@ -157,12 +161,12 @@ def _facts(conn: psycopg.Connection[Any], shop: Shop, *, known: bool) -> Iterato
 # ── Judgement ───────────────────────────────────────────────────────────────
 
 
-def judge(facts: pd.DataFrame, shop: Shop, event: EventType, now: datetime) -> pd.DataFrame:
+def judge(facts: pd.DataFrame, shop: Shop, event: EventType, now: datetime, key: bytes) -> pd.DataFrame:
     """The state that each event starts in.
 
-    facts: the columns of include/sql/qualify/facts.sql.
-    Returns them with occurred_at, status, reason, body (JSON text; only where the event may be sent) and
-    outcome_omitted.
+    facts: the columns of include/sql/qualify/facts.sql. key: of the hashes.
+    Returns them with occurred_at, status, reason, body (JSON text; only where the event may be sent), phone_hash,
+    email_hash and outcome_omitted.
     """
     shaped = payload.shape(facts, region=shop.phone_region, now=now)
     listed, shaped = _only_recipients(facts, shaped, shop, now)
@@ -183,6 +187,8 @@ def judge(facts: pd.DataFrame, shop: Shop, event: EventType, now: datetime) -> p
         status=status,
         reason=pd.Series(reason, index=facts.index, dtype=object),  # a text column would make NaN of None
         body=shaped["body"].where(status == "pending", None),
+        phone_hash=pd.Series(people.hashes(shaped["phone"], key), index=facts.index, dtype=object),
+        email_hash=pd.Series(people.hashes(shaped["email"], key), index=facts.index, dtype=object),
         outcome_omitted=shaped["outcome_omitted"],
     )
 
@@ -309,13 +315,14 @@ def _judge_known(conn: psycopg.Connection[Any], cur: psycopg.Cursor[Any], shop: 
     What is released at once is a flood like any other: above max_events_per_run all of the type are held.
     """
     cur.execute(
-        "CREATE TEMP TABLE judged (event_id uuid, occurred_at timestamptz, status text, reason text, body json) "
-        "ON COMMIT DROP"
+        "CREATE TEMP TABLE judged (event_id uuid, occurred_at timestamptz, status text, reason text, body json, "
+        "phone_hash bigint, email_hash bigint) ON COMMIT DROP"
     )
-    columns = ("event_id", "occurred_at", "status", "reason", "body")
+    columns = ("event_id", "occurred_at", "status", "reason", "body", "phone_hash", "email_hash")
+    key = people.hash_key(conn)
     for frame in _facts(conn, shop, known=True):
         for event_type, facts in frame.groupby("event_type"):
-            judged = judge(facts, shop, BY_NAME[str(event_type)], now)
+            judged = judge(facts, shop, BY_NAME[str(event_type)], now, key)
             db.copy(cur, "judged", columns, _rows(judged, columns))
     if shop.max_events_per_run is not None:
         cur.execute(

@@ -4,6 +4,8 @@ SET
     status = j.status,
     reason = j.reason,
     body = j.body,
+    phone_hash = j.phone_hash,
+    email_hash = j.email_hash,
     occurred_at = j.occurred_at,
     order_at = CASE e.order_no WHEN 0 THEN e.order_at ELSE date_trunc('milliseconds', j.occurred_at) END,
     due_at = '-infinity'

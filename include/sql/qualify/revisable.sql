@@ -1,7 +1,7 @@
 -- Events to judge again: those that had no recipient, within their lateness, whose return's contact has changed since;
 -- and, when a shop goes live, those of its shadow whose fact is later than the settings' enabled_at.
 INSERT INTO candidate
-SELECT e.event_id, e.event_type, e.key, e.return_id, e.fact_at, e.occurred_at, e.detail, false, true
+SELECT e.event_id, e.event_type, e.key, e.return_id, e.fact_at, e.occurred_at, e.detail, false, true, e.own_time
 FROM event AS e
 CROSS JOIN LATERAL (
     SELECT
@@ -17,6 +17,6 @@ WHERE
     AND e.reason = 'no recipient'
     AND e.occurred_at >= %(not_before)s
 UNION ALL
-SELECT e.event_id, e.event_type, e.key, e.return_id, e.fact_at, e.occurred_at, e.detail, false, true
+SELECT e.event_id, e.event_type, e.key, e.return_id, e.fact_at, e.occurred_at, e.detail, false, true, e.own_time
 FROM event AS e
 WHERE e.shop = %(shop)s AND e.status = 'suppressed' AND e.reason = 'shadow' AND e.fact_at > %(shadow_since)s;

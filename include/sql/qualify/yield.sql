@@ -5,7 +5,8 @@ SELECT
     e.event_id, %(event_type)s, due.key, due.return_id, due.fact_at, due.occurred_at, due.detail,
     due.fact_at <= %(starts_at)s
     OR (due.timed_by <> 'itself' AND (due.looked_after < %(starts_at)s) IS NOT FALSE),
-    e.event_id IS NOT NULL
+    e.event_id IS NOT NULL,
+    due.timed_by = 'itself'
 FROM (
 {rule}
 ) AS due

@@ -1,0 +1,45 @@
+-- What keeps a mistake from reaching a phone.
+
+-- ── Who a recipient was, when nothing else of them is kept ──────────────────
+
+-- The key of the hashes. It is in this database so that a backup holds both, and opt-outs outlive every other key.
+CREATE TABLE loop_attentive.hash_key (
+    singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
+    key       bytea NOT NULL
+);
+INSERT INTO loop_attentive.hash_key (key) VALUES (sha256((gen_random_uuid()::text || gen_random_uuid()::text)::bytea));
+
+ALTER TABLE loop_attentive.event
+ADD COLUMN phone_hash bigint, -- keyed hashes of the recipient (see people.py); NULL: none, or never looked up
+ADD COLUMN email_hash bigint,
+ADD COLUMN own_time boolean;  -- fact_at is a time that the source gives, not when it was noticed
+
+-- ── Decisions of people ─────────────────────────────────────────────────────
+
+CREATE TABLE loop_attentive.decision (
+    decision_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    shop        text NOT NULL,
+    action      text NOT NULL CHECK (action IN (
+        'stop', 'go on', 'send', 'discard', 'release', 'delivered', 'backfill', 'forget'
+    )),
+    decided_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    decided_by  text NOT NULL, -- a user of Airflow; of the machine for a command
+    why         text NOT NULL,
+    dag_id      text,
+    run_id      text,
+    scope       jsonb NOT NULL DEFAULT '{}', -- how the events were chosen; nothing private
+    events      bigint NOT NULL DEFAULT 0    -- how many it changed
+);
+CREATE INDEX decision_switch ON loop_attentive.decision (shop, decision_id) WHERE action IN ('stop', 'go on');
+
+CREATE TABLE loop_attentive.decision_event (
+    decision_id   bigint NOT NULL REFERENCES loop_attentive.decision,
+    event_id      uuid NOT NULL,
+    status_before text NOT NULL,
+    reason_before text,
+    PRIMARY KEY (event_id, decision_id)
+);
+
+CREATE VIEW loop_attentive.audit_decision AS
+SELECT decision_id, shop, action, decided_at, decided_by, why, dag_id, run_id, scope, events
+FROM loop_attentive.decision;
