@@ -175,9 +175,14 @@ class Airflow:
     def pause(self, dag_id: str) -> None:
         self.ask("PATCH", f"dags/{dag_id}", json={"is_paused": True})
 
-    def trigger(self, dag_id: str) -> dict[str, Any]:
-        """Start a run as the button in the UI does, without a date."""
-        return self.ask("POST", f"dags/{dag_id}/dagRuns", json={"logical_date": None})
+    def trigger(self, dag_id: str, **form: Any) -> dict[str, Any]:
+        """Start a run as the button in the UI does, without a date. form: what is filled in."""
+        return self.ask("POST", f"dags/{dag_id}/dagRuns", json={"logical_date": None, "conf": form})
+
+    def answer(self, task: Mapping[str, Any], choice: str) -> None:
+        """Answer what a task asks for under Required Actions."""
+        path = f"{run_path(task)}/taskInstances/{task['task_id']}/{task['map_index']}/hitlDetails"
+        self.ask("PATCH", path, json={"chosen_options": [choice], "params_input": {}})
 
     def runs(self, dag_id: str) -> list[dict[str, Any]]:
         return list(self.ask("GET", f"dags/{dag_id}/dagRuns")["dag_runs"])

@@ -1,11 +1,210 @@
-"""What people decided: recorded with who, when and why."""
+"""What people decide: about events that wait for a person, and whether a shop sends at all.
 
-from typing import Any, LiteralString, cast
+A decision about events has two steps. What is asked about is proposed: its events are fixed as they are. When a person
+has agreed, those of them that are still so are decided, in the transaction that records who, when and why.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Any, LiteralString, NamedTuple, cast
 
 import psycopg
 from psycopg.types.json import Json
 
 from loop_attentive import db
+from loop_attentive.catalogue import BY_NAME
+from loop_attentive.errors import NeedsMending
+from loop_attentive.settings import Shop
+
+STATES_FOR = {
+    "send": ("held", "unknown", "rejected"),
+    "release": ("suppressed", "expired"),
+    "discard": ("held", "unknown", "rejected", "pending", "suppressed"),
+    "delivered": ("unknown",),
+}
+"""What may be decided about events, and in which states they may be."""
+
+
+class Asker(NamedTuple):
+    """The DAG run in which something is decided, for one shop."""
+
+    shop: str
+    dag_id: str
+    run_id: str
+
+
+# ── The switch ──────────────────────────────────────────────────────────────
+
+
+class Stop(NamedTuple):
+    """Why a shop sends nothing. at: UTC."""
+
+    who: str
+    why: str
+    at: datetime
+
+    def __str__(self) -> str:
+        return f"stopped by {self.who} on {self.at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC: {self.why}"
+
+
+def stop_of(conn: psycopg.Connection[Any], shop: str) -> Stop | None:
+    """Who stopped a shop's sending, or None while it goes on."""
+    return as_stop(conn.execute(cast(LiteralString, db.sql("ledger/switch")), {"shop": shop}).fetchone())
+
+
+def as_stop(row: tuple[Any, ...] | None) -> Stop | None:
+    """What a row of include/sql/ledger/switch.sql says."""
+    return Stop(*row[1:]) if row and row[0] else None
+
+
+def throw_switch(conn: psycopg.Connection[Any], asker: Asker, *, action: str, who: str, why: str) -> None:
+    """Stops a shop's sending or lets it go on, and commits; a run does so once, however often it is tried."""
+    if action not in ("stop", "go on"):
+        raise NeedsMending(f"There is no action {action!r} for the switch: choose stop or go on.")
+    with conn.transaction():
+        if not _is_decided(conn, asker):
+            record(conn, **asker._asdict(), action=action, who=who, why=_reason(why))
+
+
+# ── Decisions about events ──────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What a person asks about. first, last: days of the fact, in the shop's zone, both included. Empty: no limit."""
+
+    action: str
+    states: Sequence[str]
+    why: str
+    reason: str | None = None
+    events: Sequence[str] = ()
+    returns: Sequence[str] = ()
+    first: date | None = None
+    last: date | None = None
+    of_run: str | None = None
+
+    def instead(self, action: str) -> "Selection":
+        """The same events, but another action."""
+        return replace(self, action=action)
+
+    def check(self) -> None:
+        """Raises NeedsMending for what makes no sense, in one line."""
+        if self.action not in STATES_FOR:
+            raise NeedsMending(f"There is no action {self.action!r}: choose one of {', '.join(STATES_FOR)}.")
+        allowed = STATES_FOR[self.action]
+        if not self.states or set(self.states) - set(allowed):
+            raise NeedsMending(f"To {self.action} is for states {', '.join(allowed)}: choose one or more of them.")
+        if unknown := sorted(set(self.events) - set(BY_NAME)):
+            raise NeedsMending(f"There are no events {', '.join(unknown)}: take their names without prefix.")
+        if self.first and self.last and self.last < self.first:
+            raise NeedsMending("The range of dates ends before it begins: exchange from and to.")
+        _reason(self.why)
+
+    def told(self) -> dict[str, Any]:
+        """As it is recorded: nothing private. Return ids are only counted when they are many."""
+        told = {
+            "states": sorted(self.states),
+            "reason": self.reason,
+            "events": sorted(self.events),
+            "returns": sorted(self.returns) if len(self.returns) <= 20 else len(self.returns),
+            "from": self.first.isoformat() if self.first else None,
+            "to": self.last.isoformat() if self.last else None,
+            "of_run": self.of_run,
+        }
+        return {key: value for key, value in told.items() if value}
+
+
+class Line(NamedTuple):
+    """Events of one type in one state with one reason. first_at, last_at: of their facts, UTC."""
+
+    event_type: str
+    status: str
+    reason: str | None
+    events: int
+    first_at: datetime
+    last_at: datetime
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What a run proposes to decide."""
+
+    lines: list[Line] = field(default_factory=list)
+
+    @property
+    def events(self) -> int:
+        return sum(line.events for line in self.lines)
+
+    def table(self) -> str:
+        """In Markdown, times in UTC."""
+        rows = [
+            f"| {line.event_type} | {line.status} | {line.reason or ''} | {line.events} "
+            f"| {line.first_at:%Y-%m-%d %H:%M} | {line.last_at:%Y-%m-%d %H:%M} |"
+            for line in self.lines
+        ]
+        return "\n".join(["| event | status | reason | events | from | to |", "|---|---|---|--:|---|---|", *rows])
+
+
+def propose(conn: psycopg.Connection[Any], shop: Shop, asker: Asker, selection: Selection) -> Proposal:
+    """Fixes the events that a selection finds, and commits; what the run proposed before is forgotten."""
+    selection.check()
+    midnight = time(tzinfo=shop.zone)
+    first, last = selection.first, selection.last
+    with conn.transaction():
+        conn.execute("DELETE FROM proposed WHERE (shop, dag_id, run_id) = (%s, %s, %s)", asker)
+        conn.execute(
+            cast(LiteralString, db.sql("ledger/propose")),
+            asker._asdict() | {
+                "states": list(selection.states),
+                "reason": selection.reason,
+                "events": list(selection.events),
+                "returns": list(selection.returns),
+                "from": datetime.combine(first, midnight) if first else None,
+                "until": datetime.combine(last + timedelta(days=1), midnight) if last else None,
+                "of_run": selection.of_run,
+            },
+        )  # fmt: skip
+        rows = conn.execute(cast(LiteralString, db.sql("ledger/proposal")), asker._asdict()).fetchall()
+    return Proposal([Line(*row) for row in rows])
+
+
+class Decided(NamedTuple):
+    """events: how many the decision changed. left: proposed, but no longer as they were, or in a sender's hands."""
+
+    events: int
+    left: int
+
+
+def decide(conn: psycopg.Connection[Any], shop: Shop, asker: Asker, selection: Selection, *, who: str) -> Decided:
+    """Decides what the run proposed, records it, and commits; once, however often it is tried."""
+    from loop_attentive import qualify  # pandas: a second that no other task need wait for
+
+    selection.check()
+    with conn.transaction(), psycopg.ClientCursor(conn) as cur:
+        cur.execute("SELECT pg_advisory_xact_lock(hashtextextended('loop_attentive decides ' || %s, 0))", (shop.name,))
+        proposed = _count(conn, "SELECT count(*) FROM proposed WHERE (shop, dag_id, run_id) = (%s, %s, %s)", asker)
+        if _is_decided(conn, asker):
+            events = _count(conn, "SELECT sum(events) FROM decision WHERE (shop, dag_id, run_id) = (%s, %s, %s)", asker)
+            return Decided(events, proposed - events)
+        cur.execute(cast(LiteralString, db.sql("ledger/take_proposed")), asker._asdict())
+        if selection.action in ("discard", "delivered"):
+            cur.execute(cast(LiteralString, db.sql(f"ledger/decide_{selection.action}")))
+        else:
+            cur.execute(cast(LiteralString, db.sql("ledger/decide_send")))
+            qualify.release(conn, shop)
+        events = _count(conn, "SELECT count(*) FROM decided")
+        decision_id = record(
+            conn, **asker._asdict(), action=selection.action, who=who, why=_reason(selection.why),
+            scope=selection.told(), events=events,
+        )  # fmt: skip
+        cur.execute(
+            "INSERT INTO decision_event (decision_id, event_id, status_before, reason_before) "
+            "SELECT %s, event_id, status, reason FROM decided",
+            (decision_id,),
+        )
+        cur.execute("DROP TABLE decided")
+    return Decided(events, proposed - events)
 
 
 def record(
@@ -29,3 +228,17 @@ def record(
         },
     ).fetchone()  # fmt: skip
     return cast(tuple[int], row)[0]
+
+
+def _is_decided(conn: psycopg.Connection[Any], asker: Asker) -> bool:
+    return _count(conn, "SELECT count(*) FROM decision WHERE (shop, dag_id, run_id) = (%s, %s, %s)", asker) > 0
+
+
+def _count(conn: psycopg.Connection[Any], query: LiteralString, parameters: Sequence[Any] = ()) -> int:
+    return int(cast(tuple[Any], conn.execute(query, parameters).fetchone())[0] or 0)
+
+
+def _reason(why: str) -> str:
+    if not why.strip():
+        raise NeedsMending("Nobody said why: fill in the reason, it is kept with the decision.")
+    return why.strip()

@@ -17,9 +17,10 @@ from airflow.sdk.exceptions import (
     AirflowFailException,
     AirflowNotFoundException,
     AirflowRescheduleException,
+    AirflowSkipException,
 )
 
-from loop_attentive import audit, db, delivery, mirror, revision, rules, runs, settings
+from loop_attentive import audit, db, decisions, delivery, mirror, revision, rules, runs, settings, switch
 from loop_attentive.attentive import AttentiveHook
 from loop_attentive.catalogue import BY_NAME
 from loop_attentive.errors import NeedsMending
@@ -164,6 +165,14 @@ class QualifyOperator(StepOperator):
         return {"yielded": result.yielded, "known": result.known, "new": result.created} | result.states
 
 
+def why_nothing_is_sent(conn: psycopg.Connection[Any], shop: Shop) -> str | None:
+    """Why what is pending has to wait, if it has."""
+    if shop.mode == "shadow":
+        return f"shop {shop.name} is in shadow mode"
+    stop = decisions.stop_of(conn, shop.name)
+    return str(stop) if stop else None
+
+
 class PlanOperator(StepOperator):
     """Splits what is to be sent into batches by return, so that no batch waits for another."""
 
@@ -173,6 +182,9 @@ class PlanOperator(StepOperator):
         run_of(context, conn, shop)
         if again := qualify.judge_again(conn, shop):
             self.log.info("%d events of earlier runs may go out after all.", again)
+        if why_not := why_nothing_is_sent(conn, shop):
+            self.log.warning("Nothing is sent: %s. What is due stays pending.", why_not)
+            return []
         row = conn.execute(db.sql("ledger/plan"), {"shop": shop.name}).fetchone()
         waiting = row[0] if row else 0
         batches = min(MOST_BATCHES, -(-waiting // EVENTS_PER_BATCH))
@@ -215,6 +227,7 @@ class SendOperator(BaseAsyncOperator):
         super().__init__(**kwargs)
         self.shop = shop
         self.batch = batch
+        self.stop: decisions.Stop | None = None
 
     def execute(self, context: Context) -> Any:
         # Not in the coroutine: in `dags test` Airflow answers none that asks for a connection.
@@ -233,6 +246,9 @@ class SendOperator(BaseAsyncOperator):
             ", ".join(f"{count} {outcome}" for outcome, count in sorted(result.counts.items())) or "nothing to send",
             result.pending,
         )
+        if self.stop:
+            self.log.warning("Nothing more is sent: %s. What is left stays pending.", self.stop)
+            return result.counts | {"requests": result.requests, "left pending": result.pending}
         if result.stopped:
             raise Interrupted("Told to stop: nothing new was sent, answers were awaited, the rest stays pending.")
         began_at = context["dag_run"].start_date or datetime.now(UTC)
@@ -250,9 +266,15 @@ class SendOperator(BaseAsyncOperator):
         with db.connect(self.ledger, autocommit=True) as conn:
             revision.check(conn)
             run = run_of(context, conn, shop)
+            if shop.mode == "shadow":
+                raise AirflowSkipException(str(why_nothing_is_sent(conn, shop)))
         connect = partial(db.aconnect, self.ledger, autocommit=True)
-        async with self.transport as transport, stop_on_sigterm() as stop:
-            return await delivery.deliver(
+        async with (
+            self.transport as transport,
+            stop_on_sigterm() as stop,
+            switch.watched(connect, shop.name, stop) as watched,
+        ):
+            result = await delivery.deliver(
                 connect,
                 shop,
                 delivery.Batch(**self.batch),
@@ -263,6 +285,8 @@ class SendOperator(BaseAsyncOperator):
                 stop=stop,
                 patience=PATIENCE,
             )
+            self.stop = watched.stop
+            return result
 
 
 class AuditOperator(StepOperator):

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from airflow.sdk import DAG, CronDataIntervalTimetable, TaskGroup, TriggerRule
+from airflow.sdk import DAG, CronDataIntervalTimetable, Param, TaskGroup, TriggerRule
 
 from loop_attentive.catalogue import EventType
 from loop_attentive.operators import (
@@ -56,19 +56,38 @@ def pipeline(dag_id: str, *, cron: str, shop: Shop, events: Sequence[EventType],
             for event in events:
                 QualifyOperator(task_id=event.slug, shop=shop.name, event_type=event.name, doc_md=rule_doc(event))
         # One rule that fails keeps no other event from being sent; the run fails by its audit.
-        plan = PlanOperator(
-            task_id="plan", shop=shop.name, trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS, doc_md=PLAN
-        )
-        send = SendOperator.partial(
-            task_id="send",
-            shop=shop.name,
-            map_index_template="batch {{ task.batch['index'] + 1 }} of {{ task.batch['of'] }}",
-            retry_policy=WaitAsTold(),
-            doc_md=SEND,
-        ).expand(batch=plan.output)
-        names = [event.name for event in events]
-        audit = AuditOperator(
-            task_id="audit", shop=shop.name, event_types=names, trigger_rule=TriggerRule.ALL_DONE, doc_md=AUDIT
-        )
-        extract >> rules >> plan >> send >> audit
+        extract >> rules >> send_and_audit(shop, events, trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS)
     return dag
+
+
+def by_hand(dag_id: str, *, shop: Shop, params: dict[str, Param], doc: str | None) -> DAG:
+    """A DAG that a person triggers by a form. Its runs may overlap: one may wait for an answer for days."""
+    return DAG(
+        dag_id=f"{dag_id}{shop.dag_suffix}",
+        schedule=None,
+        is_paused_upon_creation=False,  # nothing runs unless somebody triggers it, and then it must
+        default_args={"retries": 3, "retry_delay": timedelta(seconds=30)},
+        tags=["loop", "attentive", shop.name, shop.mode],
+        params=params,
+        doc_md=doc,
+    )
+
+
+def send_and_audit(
+    shop: Shop, events: Sequence[EventType] = (), trigger_rule: TriggerRule = TriggerRule.ALL_SUCCESS
+) -> PlanOperator:
+    """The end of every run: what is pending is planned, sent, and summed up. The first of the three."""
+    plan = PlanOperator(task_id="plan", shop=shop.name, trigger_rule=trigger_rule, doc_md=PLAN)
+    send = SendOperator.partial(
+        task_id="send",
+        shop=shop.name,
+        map_index_template="batch {{ task.batch['index'] + 1 }} of {{ task.batch['of'] }}",
+        retry_policy=WaitAsTold(),
+        doc_md=SEND,
+    ).expand(batch=plan.output)
+    names = [event.name for event in events]
+    audit = AuditOperator(
+        task_id="audit", shop=shop.name, event_types=names, trigger_rule=TriggerRule.ALL_DONE, doc_md=AUDIT
+    )
+    plan >> send >> audit
+    return plan

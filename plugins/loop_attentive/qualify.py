@@ -161,16 +161,18 @@ def _facts(conn: psycopg.Connection[Any], shop: Shop, *, known: bool) -> Iterato
 # ── Judgement ───────────────────────────────────────────────────────────────
 
 
-def judge(facts: pd.DataFrame, shop: Shop, event: EventType, now: datetime, key: bytes) -> pd.DataFrame:
+def judge(
+    facts: pd.DataFrame, shop: Shop, event: EventType, now: datetime, key: bytes, *, released: bool = False
+) -> pd.DataFrame:
     """The state that each event starts in.
 
-    facts: the columns of include/sql/qualify/facts.sql. key: of the hashes.
+    facts: the columns of include/sql/qualify/facts.sql. key: of the hashes. released: by a person, so none is late.
     Returns them with occurred_at, status, reason, body (JSON text; only where the event may be sent), phone_hash,
     email_hash and outcome_omitted.
     """
     shaped = payload.shape(facts, region=shop.phone_region, now=now)
     listed, shaped = _only_recipients(facts, shaped, shop, now)
-    late = (shaped["occurred_at"] < now - MAX_LATENESS) & (not event.reminder)
+    late = (shaped["occurred_at"] < now - MAX_LATENESS) & (not event.reminder and not released)
     invalid = shaped["invalid_reason"].notna()
     verdicts = (
         (np.full(len(facts), event.name in shop.events_off), "suppressed", SWITCHED_OFF),
@@ -309,11 +311,34 @@ def judge_again(conn: psycopg.Connection[Any], shop: Shop, *, now: datetime | No
         return _judge_known(conn, cur, shop, now)
 
 
+def release(conn: psycopg.Connection[Any], shop: Shop) -> None:
+    """Judges anew, in the caller's transaction, what a person has decided to send and has no body any more."""
+    with psycopg.ClientCursor(conn) as cur:
+        cur.execute(cast(LiteralString, db.sql("qualify/candidates")))
+        cur.execute(cast(LiteralString, db.sql("qualify/decided")))
+        _judge_into_table(conn, cur, shop, _ledger_now(cur), released=True)
+        cur.execute(cast(LiteralString, db.sql("qualify/release")))
+
+
 def _judge_known(conn: psycopg.Connection[Any], cur: psycopg.Cursor[Any], shop: Shop, now: datetime) -> int:
     """Writes a new judgement for the candidates that the ledger holds; how many became pending.
 
     What is released at once is a flood like any other: above max_events_per_run all of the type are held.
     """
+    _judge_into_table(conn, cur, shop, now)
+    if shop.max_events_per_run is not None:
+        cur.execute(
+            cast(LiteralString, db.sql("qualify/hold_judged")), {"bound": shop.max_events_per_run, "reason": VOLUME}
+        )
+    cur.execute(cast(LiteralString, db.sql("qualify/judge_again")))
+    pending = cur.execute("SELECT count(*) FROM judged WHERE status = 'pending'").fetchone()
+    return cast(tuple[int], pending)[0]
+
+
+def _judge_into_table(
+    conn: psycopg.Connection[Any], cur: psycopg.Cursor[Any], shop: Shop, now: datetime, *, released: bool = False
+) -> None:
+    """The candidates' new judgement, in the temporary table judged."""
     cur.execute(
         "CREATE TEMP TABLE judged (event_id uuid, occurred_at timestamptz, status text, reason text, body json, "
         "phone_hash bigint, email_hash bigint) ON COMMIT DROP"
@@ -322,12 +347,5 @@ def _judge_known(conn: psycopg.Connection[Any], cur: psycopg.Cursor[Any], shop: 
     key = people.hash_key(conn)
     for frame in _facts(conn, shop, known=True):
         for event_type, facts in frame.groupby("event_type"):
-            judged = judge(facts, shop, BY_NAME[str(event_type)], now, key)
+            judged = judge(facts, shop, BY_NAME[str(event_type)], now, key, released=released)
             db.copy(cur, "judged", columns, _rows(judged, columns))
-    if shop.max_events_per_run is not None:
-        cur.execute(
-            cast(LiteralString, db.sql("qualify/hold_judged")), {"bound": shop.max_events_per_run, "reason": VOLUME}
-        )
-    cur.execute(cast(LiteralString, db.sql("qualify/judge_again")))
-    pending = cur.execute("SELECT count(*) FROM judged WHERE status = 'pending'").fetchone()
-    return cast(tuple[int], pending)[0]

@@ -26,6 +26,7 @@ SHOPS: dict[str, dict[str, Any]] = {
     "by_hand": SINCE,
     "shadow": SINCE | {"mode": "shadow"},
     "careful": SINCE | {"only_recipients": [EMAIL], "max_events_per_run": 2},
+    "decided": SINCE | {"max_events_per_run": 2},
     "hollow": SINCE,
     "chaos": SINCE | {"requests_per_second": 600},
 }

@@ -80,6 +80,7 @@ class Merchant:
         self.attentive = attentive
         suffix = "" if name == "default" else f"__{name}"
         self.hourly, self.daily = f"loop_attentive_hourly{suffix}", f"loop_attentive_daily{suffix}"
+        self.resolve, self.stop = f"loop_attentive_resolve{suffix}", f"loop_attentive_stop{suffix}"
         self._ids = iter(range(1, 10**6))
         self.open_ledger(ledger)
         self.connect_warehouse()
@@ -151,8 +152,29 @@ class Merchant:
         wait_until(lambda: bool(self.airflow.runs(dag_id)), f"{dag_id} is scheduled", seconds=240, every=1)
         return self.airflow.runs(dag_id)[0]
 
-    def trigger(self, dag_id: str) -> Run:
-        return self.airflow.trigger(dag_id)
+    def trigger(self, dag_id: str, **form: Any) -> Run:
+        return self.airflow.trigger(dag_id, **form)
+
+    def answers(self, run: Run, task_id: str, choice: str) -> str:
+        """A person's answer to what a task asks, once it does; what was asked.
+
+        Who answers before the scheduler has heard that the asking process ended, which nobody does by hand, makes
+        Airflow take that end for the end of the task.
+        """
+
+        def asks() -> bool:
+            parked = (
+                f"with state success for task instance TaskInstanceKey(dag_id='{run['dag_id']}', task_id='{task_id}'"
+            )
+            heard = [line for line in scheduler_log() if parked in line and run["dag_run_id"] in line]
+            return bool(heard) and self.task(run, task_id)["state"] == "awaiting_input"
+
+        wait_until(asks, f"{task_id} of {run['dag_id']} asks", seconds=300)
+        task = self.task(run, task_id)
+        path = f"{run_path(run)}/taskInstances/{task_id}/-1/hitlDetails"
+        asked = str(self.airflow.ask("GET", path)["body"])
+        self.airflow.answer(task, choice)
+        return asked
 
     def ended(self, run: Run) -> str:
         """The state in which a run ends."""
@@ -213,32 +235,32 @@ class Merchant:
     def outcomes(self) -> Counter[tuple[str, str, str | None]]:
         """How many events there are of each type (without the word Loop), state and reason."""
         return Counter(
-            self._rows("SELECT replace(event_type, 'Loop ', ''), status, reason FROM audit_event WHERE shop = %s")
+            self.rows("SELECT replace(event_type, 'Loop ', ''), status, reason FROM audit_event WHERE shop = %s")
         )
 
     def statuses(self) -> Counter[str]:
         return Counter(status for _, status, _ in self.outcomes().elements())
 
     def attempts(self) -> list[Attempt]:
-        rows = self._rows(
+        rows = self.rows(
             "SELECT a.event_id::text, a.outcome, a.http_status, a.try_number, a.started_at FROM audit_attempt AS a "
             "JOIN audit_event AS e USING (event_id) WHERE e.shop = %s ORDER BY a.event_id, a.attempt"
         )
         return [Attempt(*row) for row in rows]
 
     def marks(self) -> dict[str, datetime | None]:
-        return dict(self._rows("SELECT event_type, completed_at FROM rule WHERE shop = %s"))
+        return dict(self.rows("SELECT event_type, completed_at FROM rule WHERE shop = %s"))
 
     def whole_looks(self) -> list[datetime]:
-        return [at for (at,) in self._rows("SELECT as_of FROM look WHERE shop = %s AND whole ORDER BY as_of")]
+        return [at for (at,) in self.rows("SELECT as_of FROM look WHERE shop = %s AND whole ORDER BY as_of")]
 
     def looks(self, dag_id: str) -> dict[str, datetime]:
         """as_of of each run that is known to the ledger, by run id."""
-        rows = self._rows("SELECT run_id, as_of, dag_id FROM audit_run WHERE shop = %s ORDER BY started_at")
+        rows = self.rows("SELECT run_id, as_of, dag_id FROM audit_run WHERE shop = %s ORDER BY started_at")
         return {run_id: as_of for run_id, as_of, dag in rows if dag == dag_id}
 
     def leased(self) -> int:
-        [(count,)] = self._rows("SELECT count(*) FROM event WHERE shop = %s AND lease IS NOT NULL")
+        [(count,)] = self.rows("SELECT count(*) FROM event WHERE shop = %s AND lease IS NOT NULL")
         return int(count)
 
     def minutes_pass(self, minutes: int) -> None:
@@ -258,7 +280,7 @@ class Merchant:
 
     def adds_up(self) -> None:
         """Every run: yielded = known + new, new = the sum of the states; and a request for every attempt that left."""
-        rows = self._rows(
+        rows = self.rows(
             "SELECT run_id, yielded - known - qualified, qualified - pending - held - sending - accepted - rejected "
             "- invalid - expired - suppressed - unknown FROM audit_run WHERE shop = %s"
         )
@@ -269,11 +291,15 @@ class Merchant:
 
     def each_exactly_once(self) -> None:
         """Everything that Attentive took in is accepted in the ledger and nothing else is, and nothing came twice."""
-        accepted = self._rows("SELECT event_id::text FROM audit_event WHERE shop = %s AND status = 'accepted'")
+        accepted = self.rows("SELECT event_id::text FROM audit_event WHERE shop = %s AND status = 'accepted'")
         assert self.accepted() == Counter(event_id for (event_id,) in accepted)
 
-    def _rows(self, query: LiteralString) -> list[tuple[Any, ...]]:
+    def rows(self, query: LiteralString) -> list[tuple[Any, ...]]:
         return self.ledger.execute(query, (self.name,)).fetchall()
+
+
+def scheduler_log() -> list[str]:
+    return (LOGS / "scheduler.log").read_text().splitlines()
 
 
 def set_connection(airflow: Airflow, conn_id: str, **fields: Any) -> None:

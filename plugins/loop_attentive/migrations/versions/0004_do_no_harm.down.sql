@@ -1,4 +1,5 @@
 DROP VIEW loop_attentive.audit_decision;
+DROP TABLE loop_attentive.proposed;
 DROP TABLE loop_attentive.decision_event;
 DROP TABLE loop_attentive.decision;
 ALTER TABLE loop_attentive.event DROP COLUMN own_time, DROP COLUMN email_hash, DROP COLUMN phone_hash;

@@ -43,3 +43,17 @@ CREATE TABLE loop_attentive.decision_event (
 CREATE VIEW loop_attentive.audit_decision AS
 SELECT decision_id, shop, action, decided_at, decided_by, why, dag_id, run_id, scope, events
 FROM loop_attentive.decision;
+
+-- A DAG run's decision is made once, however often its task is tried.
+CREATE UNIQUE INDEX decision_of_run ON loop_attentive.decision (shop, dag_id, run_id);
+
+-- The events that a run proposes to decide, as they were when it chose them.
+CREATE TABLE loop_attentive.proposed (
+    shop     text NOT NULL,
+    dag_id   text NOT NULL,
+    run_id   text NOT NULL,
+    event_id uuid NOT NULL,
+    status   text NOT NULL,
+    reason   text,
+    PRIMARY KEY (shop, dag_id, run_id, event_id)
+);

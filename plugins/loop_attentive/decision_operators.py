@@ -1,0 +1,109 @@
+"""The steps in which people decide, as Airflow sees them: thin, each finds its shop and run, and calls the logic."""
+
+from collections.abc import Sequence
+from datetime import UTC, date, datetime
+from typing import Any
+
+import psycopg
+from airflow.providers.standard.operators.hitl import HITLOperator
+from airflow.sdk import Context
+from airflow.sdk.exceptions import AirflowSkipException
+
+from loop_attentive import decisions, runs
+from loop_attentive.mirror import Look
+from loop_attentive.operators import StepOperator
+from loop_attentive.settings import Shop
+
+APPROVE, DISCARD, NOTHING = "Approve", "Discard them", "Change nothing"
+"""What a person may answer."""
+
+SOMEBODY = "somebody (Airflow did not say who)"
+
+
+def asker_of(context: Context, shop: Shop) -> decisions.Asker:
+    dag_run = context["dag_run"]
+    return decisions.Asker(shop.name, dag_run.dag_id, dag_run.run_id)
+
+
+def start_run(conn: psycopg.Connection[Any], asker: decisions.Asker) -> None:
+    """Records a run that looks at nothing: what it sends is counted by it."""
+    runs.start(conn, dag_id=asker.dag_id, run_id=asker.run_id, shop=asker.shop, look=Look(datetime.now(UTC), 0, 0))
+
+
+def selection_of(context: Context) -> decisions.Selection:
+    """What the form was filled in with."""
+    given = context["params"]
+    return decisions.Selection(
+        action=given["action"],
+        states=given["states"],
+        why=given["why"],
+        reason=given["reason"] or None,
+        events=given["events"] or (),
+        returns=[text for entry in given["returns"] or () if (text := str(entry).strip())],
+        first=date.fromisoformat(given["from"]) if given["from"] else None,
+        last=date.fromisoformat(given["to"]) if given["to"] else None,
+        of_run=given["of_run"] or None,
+    )
+
+
+class SwitchOperator(StepOperator):
+    """Stops the shop's sending, or lets it go on, as the form says."""
+
+    def step(self, context: Context, conn: psycopg.Connection[Any], shop: Shop) -> dict[str, str]:
+        asker, given = asker_of(context, shop), context["params"]
+        start_run(conn, asker)
+        who = context["dag_run"].triggering_user_name or SOMEBODY
+        decisions.throw_switch(conn, asker, action=given["action"], who=who, why=given["why"])
+        stop = decisions.stop_of(conn, shop.name)
+        self.log.info("Sending of shop %s is %s.", shop.name, stop or "on")
+        return {"sending": "off" if stop else "on"}
+
+
+class ProposeOperator(StepOperator):
+    """Fixes the events that the form selects; its result is what the person is asked, in Markdown."""
+
+    def step(self, context: Context, conn: psycopg.Connection[Any], shop: Shop) -> str:
+        asker, selection = asker_of(context, shop), selection_of(context)
+        start_run(conn, asker)
+        proposal = decisions.propose(conn, shop, asker, selection)
+        if not proposal.events:
+            raise AirflowSkipException("The form selects no event: nobody is asked, nothing changes.")
+        table = proposal.table()
+        self.log.info("%d events to %s:\n%s", proposal.events, selection.action, table)
+        return f"**{selection.action.capitalize()} {proposal.events:,} events** of shop {shop.name}?\n\n{table}"
+
+
+class ApproveOperator(HITLOperator):
+    """Asks a person, and takes no slot while it waits."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(options=[APPROVE, DISCARD, NOTHING], **kwargs)
+
+
+class DecideOperator(StepOperator):
+    """Does what the person answered. answer: of the ApproveOperator."""
+
+    template_fields: Sequence[str] = ("shop", "answer")
+
+    def __init__(self, *, answer: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.answer = answer
+
+    def step(self, context: Context, conn: psycopg.Connection[Any], shop: Shop) -> dict[str, int]:
+        [choice] = self.answer["chosen_options"]
+        who = (self.answer["responded_by_user"] or {}).get("name") or SOMEBODY
+        if choice == NOTHING:
+            raise AirflowSkipException(f"{who} chose to change nothing.")
+        selection = selection_of(context)
+        decided = decisions.decide(
+            conn,
+            shop,
+            asker_of(context, shop),
+            selection.instead("discard") if choice == DISCARD else selection,
+            who=who,
+        )
+        self.log.info(
+            "%s: %s %d events; %d were no longer as proposed, or in a sender's hands.",
+            who, choice.lower(), decided.events, decided.left,
+        )  # fmt: skip
+        return decided._asdict()

@@ -1,0 +1,50 @@
+"""People decide in Airflow's UI: about what waits for them, and whether a shop sends at all."""
+
+from collections import Counter
+
+from tests.e2e.house import HOUR, House
+from tests.e2e.story import story
+
+
+@story
+def test_what_waits_for_a_person_is_decided_in_the_ui_and_sent_at_once(house: House) -> None:
+    merchant = house.merchants["decided"]
+    merchant.put_returns(3, HOUR)
+    run = merchant.scheduled(merchant.hourly)
+    merchant.succeeds(run)
+    assert merchant.statuses() == Counter(held=3)
+
+    nothing = merchant.trigger(merchant.resolve, action="discard", states=["held"], why="a first thought")
+    asked = merchant.answers(nothing, "approve", "Change nothing")
+    assert "**Discard 3 events**" in asked
+    assert "| Loop Return Created | held | more than " in asked
+    merchant.succeeds(nothing)
+    assert merchant.statuses() == Counter(held=3)
+
+    of_this_run = {"of_run": run["dag_run_id"], "events": ["Loop Return Created"]}
+    decided = merchant.trigger(merchant.resolve, action="send", states=["held"], why="a sale", **of_this_run)
+    merchant.answers(decided, "approve", "Approve")
+    merchant.succeeds(decided)
+    assert merchant.statuses() == Counter(accepted=3)
+    merchant.each_exactly_once()
+    merchant.adds_up()
+    [(action, who, why, run_id, events)] = merchant.rows(
+        "SELECT action, decided_by, why, run_id, events FROM audit_decision WHERE shop = %s"
+    )
+    assert (action, why, run_id, events) == ("send", "a sale", decided["dag_run_id"], 3)
+    assert who.lower() == "anonymous" or who == "admin", who
+
+    nobody = merchant.trigger(merchant.resolve, action="send", states=["held"], why="once more")
+    merchant.succeeds(nobody)
+    assert merchant.task(nobody, "approve")["state"] == "skipped"
+
+    merchant.succeeds(merchant.trigger(merchant.stop, action="stop", why="a wrong text"))
+    merchant.put_returns(1, HOUR)
+    merchant.succeeds(stopped := merchant.trigger(merchant.hourly))
+    assert merchant.statuses() == Counter(accepted=3, pending=1)
+    assert any("a wrong text" in line for line in merchant.airflow.log(merchant.task(stopped, "plan")))
+
+    merchant.succeeds(merchant.trigger(merchant.stop, action="go on", why="mended"))
+    assert merchant.statuses() == Counter(accepted=4)
+    merchant.each_exactly_once()
+    merchant.adds_up()

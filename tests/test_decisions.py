@@ -1,0 +1,280 @@
+"""What people decide: exactly the events that they were asked about, once, with who, when and why."""
+
+import asyncio
+import random
+import time
+from collections import Counter
+from datetime import UTC, date, datetime, timedelta
+from functools import partial
+from typing import Any
+
+import pytest
+
+from loop_attentive import db, decisions, switch
+from loop_attentive.decisions import Asker, Selection
+from loop_attentive.delivery import Batch, Origin, deliver
+from loop_attentive.errors import NeedsMending
+from loop_attentive.pace import Pace
+from loop_attentive.settings import Shop
+from sandbox.attentive import Fault, Standin
+from tests.floor import DAY, HOUR, Floor
+from tests.sending import CREATED, EXPIRING, KEY, REFUND, UPDATED, Book, Sending, send, still_due_of, tell
+
+SHOP = Shop(name="default")
+WHO = "ann"
+
+
+@pytest.fixture
+def book(ledger: str) -> Book:
+    return Book(ledger, SHOP)
+
+
+def ask(book: Book, run: str = "r1") -> Asker:
+    return Asker(book.shop.name, "loop_attentive_resolve", run)
+
+
+def proposed(book: Book, run: str = "r1", **selection: Any) -> int:
+    return decisions.propose(book.connection, book.shop, ask(book, run), Selection(why="test", **selection)).events
+
+
+def decide(book: Book, run: str = "r1", **selection: Any) -> decisions.Decided:
+    """Proposes and decides at once."""
+    proposed(book, run, **selection)
+    return decisions.decide(book.connection, book.shop, ask(book, run), Selection(why="test", **selection), who=WHO)
+
+
+def test_exactly_the_events_that_a_form_selects(book: Book) -> None:
+    at = datetime(2026, 3, 5, 12, tzinfo=UTC)
+    book.shop = Shop(name="default", time_zone="America/New_York")
+    for n, (event_type, status, reason, fact_at) in enumerate(
+        [
+            (CREATED, "held", "a", at),
+            (CREATED, "held", "b", at),
+            (UPDATED, "held", "a", at),
+            (CREATED, "held", "a", datetime(2026, 3, 5, 5, tzinfo=UTC)),  # midnight there
+            (CREATED, "held", "a", datetime(2026, 3, 5, 4, 59, tzinfo=UTC)),
+            (CREATED, "held", "a", datetime(2026, 3, 6, 5, tzinfo=UTC)),
+            (CREATED, "unknown", "a", at),
+        ]
+    ):
+        book.add(event_type, str(n), status=status, reason=reason, fact_at=fact_at)
+    Book(book.conninfo, Shop(name="other")).add(CREATED, "9", status="held", reason="a", fact_at=at)
+    the_day: dict[str, Any] = {"first": date(2026, 3, 5), "last": date(2026, 3, 5)}
+
+    assert proposed(book, action="send", states=["held"]) == 6
+    assert proposed(book, action="send", states=["held", "unknown"]) == 7
+    assert proposed(book, action="send", states=["held"], reason="a") == 5
+    assert proposed(book, action="send", states=["held"], events=[CREATED]) == 5
+    assert proposed(book, action="send", states=["held"], returns=["1", "2", "6"]) == 2
+    assert proposed(book, action="send", states=["held"], events=[CREATED], reason="a", **the_day) == 2
+    assert proposed(book, action="send", states=["held"], of_run="another") == 0
+
+
+@pytest.mark.parametrize(
+    ("selection", "told"),
+    [
+        ({"action": "explode", "states": ["held"]}, "no action 'explode'"),
+        ({"action": "send", "states": []}, "To send is for states held, unknown, rejected"),
+        ({"action": "send", "states": ["expired"]}, "To send is for states held, unknown, rejected"),
+        ({"action": "release", "states": ["held"]}, "To release is for states suppressed, expired"),
+        ({"action": "delivered", "states": ["held"]}, "To delivered is for states unknown"),
+        ({"action": "send", "states": ["held"], "events": ["Loop"]}, "no events Loop"),
+        ({"action": "send", "states": ["held"], "first": date(2026, 2, 2), "last": date(2026, 2, 1)}, "ends before"),
+        ({"action": "send", "states": ["held"], "why": "  "}, "Nobody said why"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_in_one_line(book: Book, selection: dict[str, Any], told: str) -> None:
+    with pytest.raises(NeedsMending, match=told):
+        decisions.propose(book.connection, SHOP, ask(book), Selection(**{"why": "test"} | selection))
+
+
+def test_what_was_held_is_sent_and_is_late_when_it_would_have_been(book: Book) -> None:
+    fresh = book.add(CREATED, "1", status="held", reason="flood")
+    late = book.add(CREATED, "2", status="held", reason="flood", age=timedelta(hours=25))
+    assert decide(book, action="send", states=["held"]) == (2, 0)
+    _, standin = send(book)
+    assert [record.event_id for record in standin.received] == [str(fresh)]
+    assert book.event(fresh)["status"] == "accepted"
+    assert (book.event(late)["status"], book.event(late)["reason"]) == ("expired", "too late")
+
+
+def test_what_was_in_doubt_is_sent_again_as_it_was_and_counts_from_the_decision(book: Book) -> None:
+    refund = book.add(REFUND, "1")
+    book.run("UPDATE event SET status = 'unknown', reason = 'no answer' WHERE event_id = %(id)s", id=refund)
+    old = book.add(REFUND, "2", status="unknown", reason="no answer", age=timedelta(hours=30))
+    assert decide(book, action="send", states=["unknown"]) == (2, 0)
+    _, standin = send(book)
+    assert Counter(record.event_id for record in standin.received) == {str(refund): 1, str(old): 1}
+    assert book.event(old)["restamped"]
+
+
+def test_discarded_and_delivered_ones_are_never_sent(book: Book) -> None:
+    discarded = [book.add(CREATED, str(n), status=status) for n, status in enumerate(["held", "unknown", "pending"])]
+    arrived = book.add(REFUND, "8", status="unknown", reason="no answer")
+    assert decide(book, "r1", action="delivered", states=["unknown"], events=[REFUND]) == (1, 0)
+    assert decide(book, "r2", action="discard", states=["held", "unknown", "pending"]) == (3, 0)
+    result, _ = send(book)
+    assert result.requests == 0
+    assert {book.event(one)["reason"] for one in discarded} == {"discarded"}
+    assert {book.event(one)["body"] for one in [*discarded, arrived]} == {None}
+    assert (book.event(arrived)["status"], book.event(arrived)["reason"]) == ("accepted", "marked as delivered")
+
+
+def test_only_what_is_as_it_was_proposed_is_decided_and_nothing_that_a_sender_has_in_hand(book: Book) -> None:
+    leased: dict[str, Any] = {"lease": "00000000-0000-4000-8000-000000000000", "lease_until": datetime.now(UTC) + HOUR}
+    kept = book.add(CREATED, "1", status="pending", **leased)
+    moved = book.add(CREATED, "2", status="held")
+    assert proposed(book, action="discard", states=["held", "pending"]) == 2
+    new = book.add(CREATED, "3", status="held")
+    book.run("UPDATE event SET status = 'pending' WHERE event_id = %(id)s", id=moved)
+    chosen = Selection("discard", ["held", "pending"], "test")
+    assert decisions.decide(book.connection, SHOP, ask(book), chosen, who=WHO) == (0, 2)
+    assert [book.event(one)["status"] for one in (kept, moved, new)] == ["pending", "pending", "held"]
+
+
+def test_a_decision_is_made_once_and_says_who_when_why_and_what(book: Book) -> None:
+    before = datetime.now(UTC)
+    first = book.add(CREATED, "1", status="held", reason="flood")
+    chosen: dict[str, Any] = {"action": "send", "states": ["held"], "events": [CREATED], "returns": ["1"]}
+    assert decide(book, **chosen) == (1, 0)
+    book.run("UPDATE event SET status = 'held', reason = 'flood' WHERE event_id = %(id)s", id=first)
+    again = decisions.decide(book.connection, SHOP, ask(book), Selection(why="test", **chosen), who="bob")
+    assert again == (1, 0)
+    assert book.event(first)["status"] == "held"
+
+    [row] = book.all("SELECT * FROM audit_decision")
+    assert before < row.pop("decided_at") < datetime.now(UTC)
+    assert row.pop("decision_id")
+    assert row == {
+        "shop": "default", "action": "send", "decided_by": WHO, "why": "test", "dag_id": "loop_attentive_resolve",
+        "run_id": "r1", "events": 1, "scope": {"states": ["held"], "events": [CREATED], "returns": ["1"]},
+    }  # fmt: skip
+    [of_event] = book.all("SELECT event_id, status_before, reason_before FROM decision_event")
+    assert of_event == {"event_id": first, "status_before": "held", "reason_before": "flood"}
+
+
+# ── What has no body any more is made anew ──────────────────────────────────
+
+
+def released(floor: Floor, **selection: Any) -> decisions.Decided:
+    asker = Asker("default", "loop_attentive_resolve", "r1")
+    decisions.propose(floor.conn, floor.shop, asker, Selection(why="test", **selection))
+    return decisions.decide(floor.conn, floor.shop, asker, Selection(why="test", **selection), who=WHO)
+
+
+@pytest.fixture
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def test_baseline_and_expired_ones_are_released_with_a_body_and_leave_stamped_anew(floor: Floor, now: datetime) -> None:
+    floor.ret("1", created_at=now - 3 * DAY)
+    floor.run(now - 2 * DAY)
+    floor.ret("2", created_at=now - 2 * DAY + HOUR)
+    floor.run(now - HOUR)
+    assert floor.outcomes(CREATED) == {"1": ("suppressed", "baseline"), "2": ("expired", "too late")}
+
+    assert released(floor, action="release", states=["suppressed", "expired"]) == (2, 0)
+    assert floor.outcomes(CREATED) == {"1": ("pending", None), "2": ("pending", None)}
+    _, standin = send(Book(floor.conninfo, floor.shop))
+    assert {record.body["properties"]["returnId"] for record in standin.received if record.body} == {1, 2}
+    book = Book(floor.conninfo, floor.shop)
+    assert book.all(
+        "SELECT DISTINCT status, restamped, body IS NULL AS is_final FROM event WHERE return_id IN ('1', '2')"
+    ) == [{"status": "accepted", "restamped": True, "is_final": True}]
+
+
+def test_a_rejected_event_is_made_anew_from_what_the_mirror_holds_by_now(floor: Floor, now: datetime) -> None:
+    floor.look(now - 2 * HOUR)
+    floor.ret("1", created_at=now - HOUR)
+    floor.run(now - HOUR / 2)
+    book = Book(floor.conninfo, floor.shop)
+    send(book, Fault(status=400))
+    assert book.states() == {"rejected": 1}
+    floor.ret("1", created_at=now - HOUR, order_name="#mended")
+    floor.run(now)
+    assert released(floor, action="send", states=["rejected"]) == (1, 0)
+    _, standin = send(book)
+    assert [record.body["properties"]["order"] for record in standin.received if record.body] == ["#mended"]
+
+
+def test_a_release_does_not_overrule_shadow_switches_or_the_contract(floor: Floor, now: datetime) -> None:
+    floor.ret("1", created_at=now - 3 * DAY)
+    floor.ret("2", created_at=now - 3 * DAY, customer_phone=None, customer_email=None)
+    floor.run(now - 2 * DAY)
+    floor.settings(mode="shadow")
+    assert released(floor, action="release", states=["suppressed"], returns=["1", "2"]) == (2, 0)
+    assert floor.outcomes(CREATED) == {"1": ("suppressed", "shadow"), "2": ("invalid", "no recipient")}
+
+
+def test_a_reminder_that_is_released_leaves_only_while_it_is_true(book: Book) -> None:
+    true = book.add(EXPIRING, "1", status="held")
+    false = book.add(EXPIRING, "2", status="held")
+    decide(book, action="send", states=["held"])
+    send(book, still_due=still_due_of("1"))
+    assert book.event(true)["status"] == "accepted"
+    assert (book.event(false)["status"], book.event(false)["reason"]) == ("suppressed", "no longer true")
+
+
+# ── The switch ──────────────────────────────────────────────────────────────
+
+
+def throw(book: Book, action: str, run: str) -> None:
+    asker = Asker("default", "loop_attentive_stop", run)
+    decisions.throw_switch(book.connection, asker, action=action, who=WHO, why="a wrong text")
+
+
+def test_the_last_word_counts_and_a_repeated_task_says_nothing_new(book: Book) -> None:
+    assert decisions.stop_of(book.connection, "default") is None
+    throw(book, "stop", "s1")
+    stop = decisions.stop_of(book.connection, "default")
+    assert stop is not None
+    assert str(stop).startswith("stopped by ann on ")
+    assert str(stop).endswith(" UTC: a wrong text")
+    assert decisions.stop_of(book.connection, "other") is None
+    throw(book, "go on", "s2")
+    throw(book, "stop", "s1")  # its task is cleared and runs once more
+    assert decisions.stop_of(book.connection, "default") is None
+    assert [row["action"] for row in book.all("SELECT action FROM audit_decision ORDER BY decided_at")] == [
+        "stop",
+        "go on",
+    ]
+
+
+def test_a_running_sender_stops_within_a_second_and_what_is_left_goes_out_once(book: Book) -> None:
+    book.add_many(600)
+    thrown_at: list[float] = []
+
+    async def watched_delivery(standin: Standin, sending: Sending) -> switch.Switch:
+        line = partial(db.aconnect, book.conninfo, autocommit=True)
+        stop = asyncio.Event()
+        async with sending.transport() as transport, switch.watched(line, "default", stop) as seen:
+            await deliver(
+                line, book.shop, Batch(), Origin(book.run_key), transport,
+                Pace(line, transport.account, "default", 150), still_due=still_due_of(), stop=stop,
+                rng=random.Random(1),
+            )  # fmt: skip
+        return seen
+
+    async def story(standin: Standin, sending: Sending) -> None:
+        standin.faults.append(Fault(delay=0.08))
+        delivery = asyncio.create_task(watched_delivery(standin, sending))
+        while len(standin.received) < 100:
+            await asyncio.sleep(0.01)
+        await asyncio.to_thread(throw, book, "stop", "s1")
+        thrown_at.append(time.monotonic())
+        seen = await delivery
+        assert time.monotonic() - thrown_at[0] < 1.0
+        assert seen.stop is not None
+        arrived = len(standin.received)
+        assert book.states() == {"accepted": arrived, "pending": 600 - arrived}
+
+        assert (await watched_delivery(standin, sending)).stop is not None
+        assert len(standin.received) == arrived
+
+        await asyncio.to_thread(throw, book, "go on", "s2")
+        assert (await watched_delivery(standin, sending)).stop is None
+        assert Counter(Counter(record.event_id for record in standin.received).values()) == {1: 600}
+
+    tell(book, story)
+    assert KEY not in str(book.all("SELECT * FROM decision"))
