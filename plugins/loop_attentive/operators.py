@@ -153,7 +153,7 @@ class LookOperator(StepOperator):
         with source_of(shop) as source:
             look = mirror.look(conn, source, whole=window is not None, account=account)
         if removed := removal.catch_up(conn, shop):
-            self.log.info("People said no since the last look: removed what was held of them (%s).", removed)
+            self.log.info("The list of people who said no has changed: %s.", removed)
         runs.start(conn, dag_id=dag_run.dag_id, run_id=dag_run.run_id, shop=shop.name, look=look, window=window)
         return {"as_of": look.as_of.isoformat(), "extracted": look.extracted, "changed": look.changed}
 

@@ -41,6 +41,13 @@ class Removed:
     shared: int = 0
     on_their_way: int = 0
 
+    def __str__(self) -> str:
+        return (
+            f"{self.shared} more found that share a return with one of the list; removed from {self.returns} returns "
+            f"and {self.events} events, {self.stopped} of which will not be sent any more"
+            + (f"; {self.on_their_way} are still on their way" if self.on_their_way else "")
+        )
+
 
 @dataclass
 class Work:
