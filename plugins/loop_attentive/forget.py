@@ -104,7 +104,7 @@ def _complete(conn: psycopg.Connection[Any], work: removal.Work) -> None:
     removed = work.removed
     counts = {"returns": removed.returns, "events": removed.events, "shared contacts": removed.shared}
     conn.execute(
-        "UPDATE decision SET events = %s, scope = scope || %s WHERE decision_id = %s",
+        "UPDATE decision SET events = %s, scope = scope || %s::jsonb WHERE decision_id = %s",
         (removed.stopped, Json(counts), work.decision_id),
     )
 
