@@ -174,6 +174,19 @@ def test_events_from_before_recipients_were_hashed(floor: Floor) -> None:
     assert floor.outcomes() == {"1": OPTED_OUT, "2": ("pending", None)}
 
 
+def test_what_shows_only_a_contact_that_a_later_one_shows_to_be_theirs(floor: Floor) -> None:
+    """In the mirror, and in bodies whose recipients were not hashed."""
+    floor.start(T0)
+    ret(floor, "1", customer_phone=None)
+    ret(floor, "2")
+    floor.run(NOW, CREATED)
+    floor.conn.execute("UPDATE event SET phone_hash = NULL, email_hash = NULL")
+    floor.conn.execute("DELETE FROM mirror_return WHERE return_id = '2'")
+    forgets(floor, PHONE)
+    assert floor.outcomes() == {"1": OPTED_OUT, "2": OPTED_OUT}
+    assert found_anywhere(floor.conn, *CANARIES) == []
+
+
 def test_a_label_that_waits_for_a_deleted_return_of_theirs(floor: Floor) -> None:
     floor.start(T0)
     ret(floor, "1")
@@ -349,7 +362,8 @@ def test_a_look_that_is_under_way_brings_nothing_back(floor: Floor) -> None:
     with db.connect(floor.conninfo) as looking:
         looking.execute("SELECT pg_advisory_xact_lock(hashtextextended('loop_attentive look at default', 0))")
         thread, _ = in_a_thread(floor, PHONE)
-        while floor.one("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted") == (0,):
+        waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        while floor.one(waiting) == (0,) and thread.is_alive():
             time.sleep(0.01)
         looking.execute(
             "INSERT INTO mirror_return (shop, return_id, customer_phone, is_deleted) "
