@@ -10,7 +10,7 @@ INSTALL := $(VENV) -m pip install -qq --disable-pip-version-check --no-input
 
 export PYTHONPATH := $(CURDIR)/plugins:$(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
-.PHONY: help demo picture test test-long bench lint migrate airflow clean
+.PHONY: help demo picture test test-long bench lint migrate forget airflow clean
 
 help: ## what there is to run (the default)
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -37,6 +37,9 @@ lint: .venv/installed-dev ## style (ruff) and types (mypy)
 
 migrate: .venv/installed ## bring mirror and ledger up to date; TO=revision or TO=base: to there, forwards or backwards
 	@$(VENV) -m sandbox migrate $(TO)
+
+forget: .venv/installed ## the people whose phones or e-mails come in by standard input; SHOP=name, DELETE_AT_ATTENTIVE=yes
+	@$(VENV) -m sandbox forget $(if $(SHOP),--shop "$(SHOP)") $(if $(filter yes,$(DELETE_AT_ATTENTIVE)),--delete-at-attentive)
 
 airflow: .venv/installed ## ARGS="dags test loop_attentive_hourly": any Airflow command, in the sandbox where you set nothing else
 	@$(VENV) -m sandbox airflow $(ARGS)

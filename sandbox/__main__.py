@@ -1,4 +1,4 @@
-"""What the Makefile runs: python -m sandbox demo | picture | migrate [REVISION] | airflow ARGUMENTS"""
+"""What the Makefile runs: python -m sandbox demo | picture | migrate [REVISION] | forget OPTIONS | airflow ARGUMENTS"""
 
 import os
 import signal
@@ -34,6 +34,8 @@ def main() -> int:
                 return picture()
             case ["migrate", *revision]:
                 return migrate_to(*revision)
+            case ["forget", *options]:
+                return forget(options)
             case ["airflow", *arguments]:
                 return airflow(arguments)
         print(__doc__, file=sys.stderr)
@@ -68,6 +70,17 @@ def migrate_to(revision: str = "head") -> int:
     with postgres(HOME / "pg") as server:
         prepare(server)
         return run(command_line, settings(server, "") | os.environ)
+
+
+def forget(options: list[str]) -> int:
+    """Forget the people on standard input, in the ledger of the connection loop_attentive_db or in the sandbox's."""
+    command_line = [sys.executable, "-m", "loop_attentive.forget", *options]
+    if "AIRFLOW_CONN_LOOP_ATTENTIVE_DB" in os.environ:
+        return run(command_line, {"AIRFLOW_HOME": str(HOME / "airflow")} | os.environ)
+    with postgres(HOME / "pg") as server, standin() as attentive:
+        prepare(server)
+        migrate(make_conninfo(server, dbname=LEDGER))
+        return run(command_line, settings(server, attentive) | os.environ)
 
 
 def airflow(arguments: list[str]) -> int:

@@ -120,8 +120,8 @@ class Floor:
 
     # ── Runs ──
 
-    def look(self, at: datetime, *, whole: bool = False) -> mirror.Look:
-        return mirror.look(self.conn, source.Source(self.engine, self.shop), whole=whole, at=at)
+    def look(self, at: datetime, *, whole: bool = False, account: str | None = None) -> mirror.Look:
+        return mirror.look(self.conn, source.Source(self.engine, self.shop), whole=whole, at=at, account=account)
 
     def qualify(
         self,

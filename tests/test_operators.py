@@ -1,5 +1,9 @@
 """The steps as Airflow sees them: the connections that they work by."""
 
+import asyncio
+import json
+from types import SimpleNamespace
+from typing import Any
 from urllib.parse import quote
 
 import psycopg
@@ -7,8 +11,14 @@ import pytest
 import sqlalchemy as sa
 from airflow.sdk import Connection
 
+from loop_attentive import people, settings
+from loop_attentive.attentive import AttentiveHook, account
 from loop_attentive.errors import NeedsMending
-from loop_attentive.operators import connection, warehouse_engine
+from loop_attentive.operators import LookOperator, SendOperator, connection, warehouse_engine
+from loop_attentive.settings import Shop
+from tests.floor import T0, Floor
+
+PHONE = "+14155552671"
 
 
 @pytest.mark.parametrize("conn_type", ["http", "no_such_engine", ""])
@@ -27,3 +37,68 @@ def test_a_postgres_warehouse_is_reached_as_its_extra_says(postgres: str, monkey
     with engine.connect() as warehouse:
         assert warehouse.execute(sa.text("SELECT 1")).scalar() == 1
     engine.dispose()
+
+
+# ── People who said no ──────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def connections(ledger: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Airflow's connections of a shop whose warehouse is in the ledger's database."""
+    parts = psycopg.conninfo.conninfo_to_dict(ledger)
+    database = {"conn_type": "postgres", "host": parts["host"], "login": parts["user"], "schema": parts["dbname"]}
+    attentive = {"conn_type": "http", "host": "http://127.0.0.1:1", "password": "a-key"}
+    for name, value in (("LOOP_WAREHOUSE", database), ("LOOP_ATTENTIVE_DB", database), ("ATTENTIVE", attentive)):
+        monkeypatch.setenv(f"AIRFLOW_CONN_{name}", json.dumps(value))
+
+
+CONTEXT: Any = {
+    "dag_run": SimpleNamespace(dag_id="d", run_id="r", run_type="manual"),
+    "ti": SimpleNamespace(task_id="send", map_index=0, try_number=1),
+}
+ACCOUNT = account("http://127.0.0.1:1", "a-key")
+
+
+def test_a_look_tells_of_the_account_and_removes_what_is_held_of_who_said_no(connections: None, floor: Floor) -> None:
+    floor.conn.execute("INSERT INTO shop (shop, enabled_at, account) VALUES ('elsewhere', now(), %s)", (ACCOUNT,))
+    people.opt_out(floor.conn, "elsewhere", [people.hashed(PHONE, people.hash_key(floor.conn))], given=True)
+    floor.ret("1", customer_phone=PHONE, created_at=T0, updated_at=T0)
+    floor.conn.execute(
+        "INSERT INTO mirror_return (shop, return_id, customer_phone, created_at, is_deleted) "
+        "VALUES ('default', '2', %s, now(), false)",
+        (PHONE,),
+    )
+    floor.settings(mirror_days=3_650)
+    LookOperator(task_id="extract", shop="default").step(CONTEXT, floor.conn, floor.shop)
+    assert floor.one("SELECT account FROM shop WHERE shop = 'default'") == (ACCOUNT,)
+    held = floor.conn.execute("SELECT customer_phone, opted_out FROM mirror_return").fetchall()
+    assert held == [(None, True)] * 2
+
+
+def test_a_look_needs_no_connection_to_attentive(
+    connections: None, floor: Floor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AIRFLOW_CONN_ATTENTIVE")
+    LookOperator(task_id="extract", shop="default").step(CONTEXT, floor.conn, floor.shop)
+    assert floor.one("SELECT account FROM shop") == (None,)
+
+
+def test_a_sender_tells_of_the_account_for_every_shop_of_its_connection(
+    connections: None, floor: Floor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shops = {
+        "default": Shop(name="default"),
+        "same": Shop(name="same"),
+        "other": Shop(name="other", attentive="another"),
+    }
+    monkeypatch.setattr(settings, "load", lambda: shops)
+    for name in shops:
+        floor.settings(name=name)
+        floor.qualify(floor.look(T0))
+    floor.conn.execute("UPDATE run SET dag_id = 'd', run_id = 'r' WHERE shop = 'default'")
+    operator = SendOperator(task_id="send", shop="default", batch={"index": 0, "of": 1})
+    operator.ledger = floor.conninfo
+    operator.transport = AttentiveHook("attentive").transport()
+    asyncio.run(operator.deliver(CONTEXT))
+    accounts = dict(floor.conn.execute("SELECT shop, account FROM shop").fetchall())
+    assert accounts == {"default": ACCOUNT, "same": ACCOUNT, "other": None}

@@ -109,6 +109,10 @@ class Endpoint:
         return f"{self.base_url}/v1/me"
 
     @property
+    def deletion_url(self) -> str:
+        return f"{self.base_url}/v1/privacy/delete-request"
+
+    @property
     def account(self) -> str:
         return account(self.base_url, self.key)
 
@@ -322,6 +326,12 @@ class AttentiveTransport:
     async def me(self) -> Answer:
         """GET /v1/me: whether the key is known."""
         return await self._ask("GET", self._to.me_url, Passage(Unhurried()), None, Words({}, self._to.key))
+
+    async def delete_person(self, subject: Literal["subjectPhone", "subjectEmail"], contact: str) -> Answer:
+        """POST /v1/privacy/delete-request: Attentive deletes them within thirty days."""
+        passage, person = Passage(Unhurried()), {subject: contact}
+        body = PacedBody(JSON.encode(person).encode(), passage)
+        return await self._ask("POST", self._to.deletion_url, passage, body, Words({"user": person}, self._to.key))
 
     async def _ask(self, method: str, url: str, passage: Passage, body: "PacedBody | None", private: "Words") -> Answer:
         try:

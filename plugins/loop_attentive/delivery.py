@@ -74,7 +74,8 @@ MOST_UNDER_WAY, FIRST_UNDER_WAY, FEWEST_UNDER_WAY = 600, 150, 4
 class Delivered:
     """What a delivery did, and what is left.
 
-    counts: answers by outcome, and what the last judgement left out: expired, no longer (true), waits (for the source).
+    counts: answers by outcome, and what the last judgement left out: expired, no longer (true), waits (for the source),
+    opted out.
     requests: made by the transport. pending: events of the batch that are left so. come_back_at: when the next of
     them, or of those to be sent again, may leave (UTC), or None. waits_for: what keeps it from leaving sooner.
     stopped: it was told to stop before it was done. stopped_types: refused by Attentive in this run.

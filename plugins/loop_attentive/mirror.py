@@ -16,9 +16,10 @@ import psycopg
 from psycopg import sql
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 
-from loop_attentive import db, source
+from loop_attentive import db, people, source
 from loop_attentive.catalogue import CATALOGUE
 from loop_attentive.errors import NeedsMending
+from loop_attentive.people import SaidNo
 from loop_attentive.settings import Shop
 from loop_attentive.source import Cursor, Source, Table
 
@@ -40,16 +41,24 @@ class Look:
     changed: int
 
 
-def look(conn: psycopg.Connection[Any], origin: Source, *, whole: bool = False, at: datetime | None = None) -> Look:
+def look(
+    conn: psycopg.Connection[Any],
+    origin: Source,
+    *,
+    whole: bool = False,
+    at: datetime | None = None,
+    account: str | None = None,
+) -> Look:
     """Looks at the source and commits, or raises and leaves everything as it was.
 
     whole: read without the cursor, unless a whole look of the last 15 minutes can serve (that one is returned).
-    at: the look's as_of, aware; by default the ledger's clock when the look has its turn.
+    at: the look's as_of, aware; by default the ledger's clock when the look has its turn. account: the shop's Attentive
+    account, for its first look: who said no to another shop of it is kept out from the beginning.
     Raises NeedsMending when the source lacks a table or column, or a clock is more than five minutes off.
     """
     shop = origin.shop
     with conn.transaction(), psycopg.ClientCursor(conn) as cur:
-        cur.execute("SELECT pg_advisory_xact_lock(hashtextextended('loop_attentive look at ' || %s, 0))", (shop.name,))
+        wait_for_turn(conn, shop)
         ledger_now = cast(datetime, scalar(cur, "SELECT clock_timestamp()")).astimezone(UTC)
         as_of = at or _after_last_look(cur, shop, ledger_now)
         if whole and (recent := _recent_whole_look(cur, shop, as_of)):
@@ -59,6 +68,8 @@ def look(conn: psycopg.Connection[Any], origin: Source, *, whole: bool = False, 
         with _told_of_source(origin, "Asking the time and the tables"):
             _check_clock(f"the source of connection {shop.warehouse}", origin.clock(), ledger_now)
             absent = _check_tables(cur, origin)
+        _introduce(cur, shop, as_of, account)
+        said_no = people.said_no(conn, shop)
         script(cur, "mirror/stage", {})
         cursors = {table.name: _cursor(cur, origin, table) for table in source.TABLES if table.name not in absent}
         extracted = changed = 0
@@ -67,14 +78,21 @@ def look(conn: psycopg.Connection[Any], origin: Source, *, whole: bool = False, 
             for table, chunk in chunks:
                 if chunk is not None:
                     extracted += chunk.read
-                    _stage(cur, table, chunk.rows, as_of - timedelta(days=shop.mirror_days))
+                    _stage(cur, table, chunk.rows, as_of - timedelta(days=shop.mirror_days), said_no)
                 else:
+                    _keep_out(conn, cur, shop, table, said_no)
                     changed += _apply(cur, shop, table, as_of, cursors.get(table.name))
         script(cur, "mirror/purge", {"shop": shop.name, "horizon": as_of - timedelta(days=shop.mirror_days)})
         _acquaint(cur)
+        people.opt_out(conn, shop.name, said_no.found, given=False)
         _finish(cur, origin, as_of, {name: known.cursor for name, known in cursors.items()}, whole, extracted, changed)
     log.info("Looked as of %s: %d rows read, %d new or changed.", as_of.isoformat(), extracted, changed)
     return Look(as_of, extracted, changed)
+
+
+def wait_for_turn(conn: psycopg.Connection[Any], shop: Shop) -> None:
+    """Has the mirror of a shop to oneself until the transaction ends."""
+    conn.execute("SELECT pg_advisory_xact_lock(hashtextextended('loop_attentive look at ' || %s, 0))", (shop.name,))
 
 
 def script(cur: psycopg.Cursor[Any], name: str, parameters: dict[str, Any]) -> int:
@@ -187,12 +205,55 @@ def _read(
         yield table, None
 
 
-def _stage(cur: psycopg.Cursor[Any], table: Table, rows: list[source.Row], horizon: datetime) -> None:
+def _stage(cur: psycopg.Cursor[Any], table: Table, rows: list[source.Row], horizon: datetime, said_no: SaidNo) -> None:
     """Copies rows into the look's temporary table, and the ids of returns from before the horizon into another."""
+    columns = table.staged
     if table is source.RETURNS:
-        rows, old = _split_by_age(rows, horizon)
+        rows, old = _split_by_age(_without_contacts(rows, said_no), horizon)
+        columns = (*columns, "opted_out")
         db.copy(cur, "too_old", ("return_id",), old)
-    db.copy(cur, f"staged_{table.name}", table.staged, rows)
+    db.copy(cur, f"staged_{table.name}", columns, rows)
+
+
+PERSONAL = frozenset(
+    source.RETURNS.staged.index(column)
+    for column in ("customer_phone", "customer_email", "order_name", "status_page_url")
+)
+PHONE, EMAIL, IS_DELETED = map(source.RETURNS.staged.index, ("customer_phone", "customer_email", "is_deleted"))
+
+
+def _without_contacts(returns: list[source.Row], said_no: SaidNo) -> list[source.Row]:
+    """Returns, each with whether it is of somebody who said no: then, and while it is deleted, it can make no event,
+    and nothing of it goes on that tells whose it is.
+    """
+    kept = []
+    for row in returns:
+        opted_out = bool(said_no) and said_no.owns(row[PHONE], row[EMAIL])
+        kept.append((*(_impersonal(row) if opted_out or row[IS_DELETED] else row), opted_out))
+    return kept
+
+
+def _impersonal(row: source.Row) -> source.Row:
+    return tuple(None if place in PERSONAL else value for place, value in enumerate(row))
+
+
+def _keep_out(
+    conn: psycopg.Connection[Any], cur: psycopg.Cursor[Any], shop: Shop, table: Table, said_no: SaidNo
+) -> None:
+    """Takes out of the staged returns what only those read after them showed to be of somebody who said no."""
+    if table is not source.RETURNS or not said_no:
+        return
+    query = db.sql("people/staged_with_contact")
+    late = people.owned(conn, said_no, query, {}) if said_no.found else []
+    script(cur, "people/redact_staged", {"shop": shop.name, "return_ids": late})
+
+
+def _introduce(cur: psycopg.Cursor[Any], shop: Shop, as_of: datetime, account: str | None) -> None:
+    if account:
+        cur.execute(
+            "INSERT INTO shop (shop, enabled_at, account) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
+            (shop.name, as_of, account),
+        )
 
 
 class SourceFailed(Exception):

@@ -3,7 +3,7 @@
 import asyncio
 import signal
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -20,7 +20,20 @@ from airflow.sdk.exceptions import (
     AirflowSkipException,
 )
 
-from loop_attentive import audit, db, decisions, delivery, mirror, revision, rules, runs, settings, switch
+from loop_attentive import (
+    audit,
+    db,
+    decisions,
+    delivery,
+    mirror,
+    people,
+    removal,
+    revision,
+    rules,
+    runs,
+    settings,
+    switch,
+)
 from loop_attentive.attentive import AttentiveHook
 from loop_attentive.catalogue import BY_NAME
 from loop_attentive.errors import NeedsMending
@@ -97,6 +110,18 @@ def warehouse_engine(warehouse: Any) -> sa.Engine:
     return hook.get_sqlalchemy_engine({"connect_args": options} if options else None)
 
 
+def account_of(shop: Shop) -> str | None:
+    """The shop's Attentive account; None while its connection cannot be used, which only a sender minds."""
+    with suppress(NeedsMending):
+        return AttentiveHook(shop.attentive).transport().account
+    return None
+
+
+def same_connection(shop: Shop) -> list[str]:
+    """The shops that send through this one's connection: a new key is one for all of them."""
+    return [other.name for other in settings.load().values() if other.attentive == shop.attentive]
+
+
 @contextmanager
 def source_of(shop: Shop) -> Iterator[Source]:
     engine = warehouse_engine(connection(shop.warehouse))
@@ -136,8 +161,13 @@ class LookOperator(StepOperator):
         window = None
         if dag_run.run_type == "backfill" and dag_run.data_interval_start and dag_run.data_interval_end:
             window = (dag_run.data_interval_start, dag_run.data_interval_end)
+        account = account_of(shop)
+        if account:
+            people.know_account(conn, same_connection(shop), account)
         with source_of(shop) as source:
-            look = mirror.look(conn, source, whole=window is not None)
+            look = mirror.look(conn, source, whole=window is not None, account=account)
+        if removed := removal.catch_up(conn, shop):
+            self.log.info("The list of people who said no has changed: %s.", removed)
         runs.start(conn, dag_id=dag_run.dag_id, run_id=dag_run.run_id, shop=shop.name, look=look, window=window)
         return {"as_of": look.as_of.isoformat(), "extracted": look.extracted, "changed": look.changed}
 
@@ -268,6 +298,7 @@ class SendOperator(BaseAsyncOperator):
             run = run_of(context, conn, shop)
             if shop.mode == "shadow":
                 raise AirflowSkipException(str(why_nothing_is_sent(conn, shop)))
+            people.know_account(conn, same_connection(shop), self.transport.account)
         connect = partial(db.aconnect, self.ledger, autocommit=True)
         async with (
             self.transport as transport,

@@ -1,8 +1,8 @@
 """From a rule's rows to the ledger: each event once, in the state that it starts with.
 
 A rule is judged in one transaction, which also moves its mark. What the ledger knows already is counted and left alone;
-what is new is judged in this order: baseline, switched off, too late, invalid, not on the test list, shadow, held,
-pending.
+what is new is judged in this order: baseline, switched off, opted out, too late, invalid, not on the test list, shadow,
+held, pending.
 """
 
 import logging
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 CHUNK = 50_000
 """Events judged at a time: what a qualification holds in memory."""
 
-BASELINE, SWITCHED_OFF, TOO_LATE = "baseline", "switched off", "too late"
+BASELINE, SWITCHED_OFF, OPTED_OUT, TOO_LATE = "baseline", "switched off", "opted out", "too late"
 NOT_ON_TEST_LIST, SHADOW, VOLUME = "not on the test list", "shadow", "more than max_events_per_run"
 
 FIRST_OF_ALL = datetime(1970, 1, 1, tzinfo=UTC)
@@ -176,6 +176,7 @@ def judge(
     invalid = shaped["invalid_reason"].notna()
     verdicts = (
         (np.full(len(facts), event.name in shop.events_off), "suppressed", SWITCHED_OFF),
+        (facts["opted_out"], "suppressed", OPTED_OUT),
         (late, "expired", TOO_LATE),
         (invalid, "invalid", shaped["invalid_reason"]),
         (~listed, "suppressed", NOT_ON_TEST_LIST),

@@ -1,11 +1,12 @@
--- Judges leased events in the moment before they leave; those that go become sending, together with their attempt.
+-- Judges leased events in the moment before they leave; those that go become sending, together with their attempt. What
+-- is for somebody who said no is suppressed whatever else holds, a resend too, and forgets whom it was for.
 WITH clock AS MATERIALIZED (
     SELECT coalesce(%(now)s::timestamptz, clock_timestamp()) AS now
 ),
 leased AS MATERIALIZED (
     SELECT
         e.event_id, e.shop, e.return_id, e.event_type, e.status, e.occurred_at, e.released_at, e.sent_occurred_at,
-        e.due_at, e.resend_at, e.order_at, e.order_no, e.body IS NULL AS is_empty
+        e.due_at, e.resend_at, e.order_at, e.order_no, e.body IS NULL AS is_empty, e.phone_hash, e.email_hash
     FROM event AS e
     WHERE e.event_id = ANY (%(event_ids)s::uuid[]) AND e.lease = %(lease)s AND e.status IN ('pending', 'unknown')
     ORDER BY e.event_id
@@ -15,6 +16,12 @@ judged AS MATERIALIZED (
     SELECT
         e.event_id,
         CASE
+            WHEN
+                EXISTS (
+                    SELECT FROM opted_out AS o
+                    WHERE o.shop = e.shop AND o.person_hash = ANY (ARRAY[e.phone_hash, e.email_hash])
+                )
+                THEN 'opted out'
             WHEN e.is_empty OR greatest(e.due_at, e.resend_at) > clock.now THEN 'not now'
             WHEN e.event_type <> ALL (%(money)s::text[]) AND {earlier} THEN 'not now'
             WHEN e.status = 'unknown' AND e.resend_at IS NULL THEN 'not now'
@@ -60,15 +67,22 @@ attempted AS (
 left_out AS (
     UPDATE event AS e
     SET
-        status = CASE j.verdict WHEN 'expired' THEN 'expired' WHEN 'no longer' THEN 'suppressed' ELSE e.status END,
+        status = CASE
+            WHEN j.verdict = 'expired' THEN 'expired'
+            WHEN j.verdict IN ('no longer', 'opted out') THEN 'suppressed'
+            ELSE e.status
+        END,
         reason = CASE j.verdict
             WHEN 'expired' THEN 'too late'
             WHEN 'no longer' THEN 'no longer true'
+            WHEN 'opted out' THEN 'opted out'
             WHEN 'waits' THEN %(waits_for_source)s
             ELSE e.reason
         END,
-        body = CASE WHEN j.verdict NOT IN ('expired', 'no longer') THEN e.body END,
-        resend_at = CASE WHEN j.verdict <> 'past resending' THEN e.resend_at END,
+        phone_hash = CASE WHEN j.verdict <> 'opted out' THEN e.phone_hash END,
+        email_hash = CASE WHEN j.verdict <> 'opted out' THEN e.email_hash END,
+        body = CASE WHEN j.verdict NOT IN ('expired', 'no longer', 'opted out') THEN e.body END,
+        resend_at = CASE WHEN j.verdict NOT IN ('past resending', 'opted out') THEN e.resend_at END,
         lease = NULL,
         lease_until = NULL
     FROM judged AS j

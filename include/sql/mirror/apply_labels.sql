@@ -7,17 +7,21 @@ CROSS JOIN LATERAL jsonb_populate_record(NULL::staged_labels, w.row_data) AS r
 WHERE w.shop = %(shop)s AND w.source_table = 'labels';
 
 -- The return and the old content of each row are looked up by key, whatever the planner would think of a larger mirror
--- (LIMIT). Children of returns that are too old to be held are left out before anything is done with them.
+-- (LIMIT). Children of returns that are too old to be held are left out before anything is done with them. Pages that
+-- show where a package of somebody who said no goes are not held.
 CREATE TEMP TABLE label_read ON COMMIT DROP AS
 SELECT DISTINCT ON (t.return_id, t.number)
-    t.*,
+    t.return_id, t.number, t.carrier,
+    CASE WHEN NOT coalesce(r.opted_out, false) THEN t.tracking_url END AS tracking_url,
+    CASE WHEN NOT coalesce(r.opted_out, false) THEN t.label_url END AS label_url,
+    t.tracking_status, t.shipped, t.created_at, t.updated_at, t.synced_at,
     r.first_seen_at IS NOT NULL AS is_held,
     r.is_deleted OR (coalesce(i.was_deleted, r.is_deleted) AND NOT coalesce(i.is_first_sight, false)) AS is_silent,
     -- Its return was too old to be held until now, so no look at this table has counted for it.
     coalesce(i.is_first_sight AND r.created_at < %(horizon)s, false) AS is_passed_over
 FROM staged_labels AS t
 LEFT JOIN LATERAL (
-    SELECT m.first_seen_at, m.is_deleted, m.created_at
+    SELECT m.first_seen_at, m.is_deleted, m.created_at, m.opted_out
     FROM mirror_return AS m
     WHERE m.shop = %(shop)s AND m.return_id = t.return_id
     LIMIT 1

@@ -22,7 +22,8 @@ FROM (
             CASE WHEN s.is_instant_exchange IS DISTINCT FROM m.is_instant_exchange THEN 'is_instant_exchange' END,
             CASE WHEN s.charge_at IS DISTINCT FROM m.charge_at THEN 'charge_at' END,
             CASE WHEN s.created_at IS DISTINCT FROM m.created_at THEN 'created_at' END,
-            CASE WHEN s.is_deleted IS DISTINCT FROM m.is_deleted THEN 'is_deleted' END
+            CASE WHEN s.is_deleted IS DISTINCT FROM m.is_deleted THEN 'is_deleted' END,
+            CASE WHEN s.opted_out IS DISTINCT FROM m.opted_out THEN 'opted_out' END
         ], NULL) END AS fields
     FROM (
         SELECT DISTINCT ON (return_id) *
@@ -47,11 +48,12 @@ WHERE NOT is_new AND fields <> '{}';
 
 INSERT INTO mirror_return AS m (
     shop, return_id, state, status, last_status, outcome, order_name, customer_email, customer_phone, status_page_url,
-    labels_enabled, is_instant_exchange, charge_at, created_at, updated_at, is_deleted, first_seen_at, previous_look_at
+    labels_enabled, is_instant_exchange, charge_at, created_at, updated_at, is_deleted, opted_out,
+    first_seen_at, previous_look_at
 )
 SELECT
     %(shop)s, return_id, state, status, status, outcome, order_name, customer_email, customer_phone, status_page_url,
-    labels_enabled, is_instant_exchange, charge_at, created_at, updated_at, is_deleted,
+    labels_enabled, is_instant_exchange, charge_at, created_at, updated_at, is_deleted, opted_out,
     CASE WHEN NOT is_deleted THEN %(as_of)s::timestamptz END, %(previous_look)s
 FROM return_in
 ON CONFLICT (shop, return_id) DO UPDATE SET
@@ -69,6 +71,7 @@ ON CONFLICT (shop, return_id) DO UPDATE SET
     created_at = excluded.created_at,
     updated_at = coalesce(excluded.updated_at, m.updated_at),
     is_deleted = excluded.is_deleted,
+    opted_out = excluded.opted_out,
     first_seen_at = coalesce(m.first_seen_at, excluded.first_seen_at),
     previous_look_at = CASE WHEN m.first_seen_at IS NULL THEN excluded.previous_look_at ELSE m.previous_look_at END;
 

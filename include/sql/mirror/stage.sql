@@ -11,7 +11,7 @@ DROP TABLE IF EXISTS
 CREATE TEMP TABLE staged_returns (
     return_id text, state text, status text, outcome text, order_name text, customer_email text, customer_phone text,
     status_page_url text, labels_enabled boolean, is_instant_exchange boolean, charge_at timestamptz,
-    created_at timestamptz, updated_at timestamptz, synced_at timestamptz, is_deleted boolean
+    created_at timestamptz, updated_at timestamptz, synced_at timestamptz, is_deleted boolean, opted_out boolean
 ) ON COMMIT DROP;
 
 CREATE TEMP TABLE staged_labels (

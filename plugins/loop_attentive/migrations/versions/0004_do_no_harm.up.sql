@@ -57,3 +57,36 @@ CREATE TABLE loop_attentive.proposed (
     reason   text,
     PRIMARY KEY (shop, dag_id, run_id, event_id)
 );
+
+-- ── People who said no ──────────────────────────────────────────────────────
+
+-- Phones and e-mail addresses that get nothing any more, by their keyed hashes (see people.py).
+CREATE TABLE loop_attentive.opt_out (
+    shop         text NOT NULL,
+    person_hash  bigint NOT NULL,
+    given        boolean NOT NULL, -- a person named it; false: it shares a return with one that was named
+    opted_out_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (person_hash, shop)
+);
+
+ALTER TABLE loop_attentive.shop
+ADD COLUMN account text,    -- the Attentive account that it was last seen with: see attentive.account
+ADD COLUMN cleaned_of text; -- the list of people whose data was last removed from its mirror and ledger, as a sum
+
+-- Who gets nothing of a shop: whoever said no to it, or to another shop of the same Attentive account.
+CREATE VIEW loop_attentive.opted_out AS
+SELECT o.shop, o.person_hash, o.given
+FROM loop_attentive.opt_out AS o
+UNION ALL
+SELECT also.shop, o.person_hash, o.given
+FROM loop_attentive.opt_out AS o
+JOIN loop_attentive.shop AS its ON its.shop = o.shop
+JOIN loop_attentive.shop AS also ON also.account = its.account AND also.shop <> its.shop;
+
+-- A return of such a person is held without its contact, order name and status page.
+ALTER TABLE loop_attentive.mirror_return ADD COLUMN opted_out boolean NOT NULL DEFAULT false;
+
+-- A deleted return makes no event, and brings its contact along should it come back.
+UPDATE loop_attentive.mirror_return
+SET customer_phone = NULL, customer_email = NULL, order_name = NULL, status_page_url = NULL
+WHERE is_deleted;

@@ -1,0 +1,257 @@
+"""Forgets people: removes what is held of them, and keeps everything from reaching them from now on.
+
+    python -m loop_attentive.forget [--shop NAME] [--delete-at-attentive] < contacts.txt
+
+contacts.txt: one phone or e-mail address a line. None of them is ever shown, logged, or given to another program.
+"""
+
+import argparse
+import asyncio
+import getpass
+import os
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, LiteralString, cast
+
+import psycopg
+from psycopg.types.json import Json
+
+from loop_attentive import contacts, db, decisions, people, removal, revision, settings
+from loop_attentive.attentive import Answer, AttentiveHook, AttentiveTransport
+from loop_attentive.errors import NeedsMending
+from loop_attentive.people import SaidNo
+from loop_attentive.settings import Shop
+
+PATIENCE = 180.0
+"""Seconds to wait for requests that are on their way: longer than any of them, and than the lease of a dead sender."""
+
+ATTEMPTS = 5
+"""Of one request to delete somebody."""
+
+LONGEST_PAUSE = 30.0
+
+
+@dataclass
+class Read:
+    """What a shop makes of the lines: contacts as they are sent, and the numbers of lines that are none."""
+
+    contacts: set[str] = field(default_factory=set)
+    unusable: list[int] = field(default_factory=list)
+
+
+class NotAsked(Exception):
+    """Attentive was not asked to delete somebody. Holds no contact."""
+
+
+def read(lines: Sequence[str], shop: Shop) -> Read:
+    """The contacts in some lines, empty ones left out, as a shop writes them."""
+    result = Read()
+    for number, line in enumerate(lines, start=1):
+        text = line.strip()
+        contact = contacts.email(text) or contacts.phone(text, shop.phone_region)
+        if contact:
+            result.contacts.add(contact)
+        elif text:
+            result.unusable.append(number)
+    return result
+
+
+def forget(
+    conn: psycopg.Connection[Any],
+    shops: Mapping[str, Shop],
+    given: Mapping[str, set[str]],
+    *,
+    who: str,
+    why: str,
+    deletion: "Deletion | None" = None,
+    patience: float = PATIENCE,
+) -> dict[str, removal.Removed]:
+    """Forgets people, and commits in steps; it may be done again. What was removed, by shop.
+
+    conn: in autocommit. shops: all that there are. given: contacts by shop, as `read` yields them. who: decides this.
+    deletion: asks Attentive too. patience: see removal.remove.
+    """
+    key = people.hash_key(conn)
+    works = {}
+    for name, their_contacts in given.items():
+        hashes = {people.hashed(contact, key) for contact in their_contacts}
+        scope = {"contacts": len(hashes), "asked Attentive": deletion is not None}
+        with conn.transaction():
+            people.opt_out(conn, name, hashes, given=True)
+            decision = decisions.record(conn, shop=name, action="forget", who=who, why=why, scope=scope)
+        works[name] = removal.Work(shops[name], decision)
+    for name in _same_account(conn, given):
+        if name in shops and name not in works:
+            works[name] = removal.Work(shops[name])
+    before_removal = deletion.before_removal(given) if deletion else None
+    try:
+        removal.remove(conn, list(works.values()), patience=patience, before_removal=before_removal)
+    finally:
+        for work in works.values():
+            _complete(conn, work)
+    return {name: work.removed for name, work in works.items()}
+
+
+def _same_account(conn: psycopg.Connection[Any], names: Iterable[str]) -> list[str]:
+    rows = conn.execute(cast(LiteralString, db.sql("people/same_account")), {"shops": list(names)})
+    return [row[0] for row in rows]
+
+
+def _complete(conn: psycopg.Connection[Any], work: removal.Work) -> None:
+    removed = work.removed
+    counts = {"returns": removed.returns, "events": removed.events, "shared contacts": removed.shared}
+    conn.execute(
+        "UPDATE decision SET events = %s, scope = scope || %s::jsonb WHERE decision_id = %s",
+        (removed.stopped, Json(counts), work.decision_id),
+    )
+
+
+# ── Attentive ───────────────────────────────────────────────────────────────
+
+
+class Deletion:
+    """Asks Attentive to delete people, once for each contact and account.
+
+    transports: by shop, not yet entered.
+    """
+
+    def __init__(self, transports: Mapping[str, AttentiveTransport]) -> None:
+        self.asked: defaultdict[str, set[str]] = defaultdict(set)
+        self._transports = transports
+
+    def before_removal(self, given: Mapping[str, set[str]]) -> removal.BeforeRemoval:
+        def ask(shop: Shop, who: SaidNo) -> None:
+            if transport := self._transports.get(shop.name):
+                asyncio.run(self._ask(transport, given.get(shop.name, set()) | set(who.shares.values())))
+
+        return ask
+
+    async def _ask(self, transport: AttentiveTransport, their_contacts: set[str]) -> None:
+        asked = self.asked[transport.account]
+        async with transport:
+            for contact in sorted(their_contacts - asked):
+                await self._ask_for_one(transport, contact)
+                asked.add(contact)
+
+    async def _ask_for_one(self, transport: AttentiveTransport, contact: str) -> None:
+        for attempt in range(ATTEMPTS):
+            answer = await transport.delete_person("subjectEmail" if "@" in contact else "subjectPhone", contact)
+            if answer.outcome == "accepted":
+                return
+            if answer.outcome not in ("throttled", "failed", "unknown", "not sent"):
+                break
+            await asyncio.sleep(_pause(answer, attempt))
+        raise NotAsked(
+            f"Attentive was asked to delete {sum(map(len, self.asked.values()))} contacts and did not take the next "
+            f"({answer.error}): does its API key have the scope privacy_requests:write? They get nothing any more, but "
+            "what is held of them is not removed yet. Run this again with the same contacts."
+        )
+
+
+def _pause(answer: Answer, attempt: int) -> float:
+    return min(answer.retry_after or 2.0**attempt, LONGEST_PAUSE)
+
+
+# ── The command ─────────────────────────────────────────────────────────────
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Forget the people whose phones or e-mails come in, one a line.")
+    parser.add_argument("--shop", help="of include/shops.yaml; by default every shop")
+    parser.add_argument("--delete-at-attentive", action="store_true", help="ask Attentive to delete them too")
+    arguments = parser.parse_args()
+    try:
+        return run(arguments.shop, arguments.delete_at_attentive)
+    except (NeedsMending, NotAsked, db.DatabaseAway) as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+def run(shop: str | None, delete_at_attentive: bool) -> int:
+    shops = settings.load()
+    if shop and shop not in shops:
+        raise NeedsMending(f"There is no shop {shop}: include/shops.yaml has {', '.join(shops)}.")
+    with db.connect(ledger(), autocommit=True) as conn:
+        revision.check(conn)
+        transports = know_accounts(conn, shops)
+        chosen = [shop] if shop else list(shops)
+        deletion = Deletion(_for_each(chosen, shops, transports)) if delete_at_attentive else None
+        lines = sys.stdin.buffer.read().decode("utf-8", "replace").split("\n")
+        found = {name: read(lines, shops[name]) for name in chosen}
+        given = {name: one.contacts for name, one in found.items() if one.contacts}
+        removed = forget(conn, shops, given, who=user(), why="make forget", deletion=deletion)
+    tell(given, removed, deletion)
+    unusable = tell_unusable(found)
+    return int(unusable or any(one.on_their_way for one in removed.values()))
+
+
+def ledger() -> str:
+    """Conninfo of the ledger, from its Airflow connection."""
+    from airflow.sdk import BaseHook
+    from airflow.sdk.exceptions import AirflowNotFoundException
+
+    try:
+        return db.conninfo(BaseHook.get_connection(db.CONNECTION_ID))
+    except AirflowNotFoundException:
+        raise NeedsMending(
+            f"There is no connection {db.CONNECTION_ID}: set AIRFLOW_CONN_{db.CONNECTION_ID.upper()}, "
+            "or add it to Airflow; it is the PostgreSQL for mirror and ledger."
+        ) from None
+
+
+def know_accounts(conn: psycopg.Connection[Any], shops: Mapping[str, Shop]) -> dict[str, AttentiveTransport]:
+    """A transport for each shop whose connection to Attentive can be used; the ledger learns the accounts."""
+    transports = {}
+    for name, shop in shops.items():
+        with suppress(NeedsMending):
+            transports[name] = AttentiveHook(shop.attentive).transport()
+            people.know_account(conn, [name], transports[name].account)
+    return transports
+
+
+def _for_each(
+    names: Iterable[str], shops: Mapping[str, Shop], transports: Mapping[str, AttentiveTransport]
+) -> Mapping[str, AttentiveTransport]:
+    """Raises NeedsMending when one of these shops has none."""
+    for name in names:
+        if name not in transports:
+            AttentiveHook(shops[name].attentive).transport()
+    return transports
+
+
+def user() -> str:
+    """Who runs this, as the machine knows them."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's made-up user
+        return f"user {os.getuid()}"
+
+
+def tell(given: Mapping[str, set[str]], removed: Mapping[str, removal.Removed], deletion: Deletion | None) -> None:
+    if not removed:
+        print("No contact was given: one phone or e-mail address a line, on standard input.")
+    for name, one in removed.items():
+        print(f"Shop {name}: {len(given.get(name, ()))} contacts given, {one}.")
+    if deletion:
+        print(f"Attentive was asked to delete {sum(map(len, deletion.asked.values()))} contacts.")
+    if any(one.on_their_way for one in removed.values()):
+        print("Some requests are still on their way: run this again with the same contacts.", file=sys.stderr)
+
+
+def tell_unusable(found: Mapping[str, Read]) -> bool:
+    """Whether some line was no contact, told by its number alone."""
+    for name, one in found.items():
+        if one.unusable:
+            print(
+                f"Shop {name}: {len(one.unusable)} lines are neither a valid phone nor an e-mail address, "
+                f"and nothing was done for them: {', '.join(map(str, one.unusable))}.",
+                file=sys.stderr,
+            )
+    return any(one.unusable for one in found.values())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
