@@ -1,3 +1,4 @@
+DROP TABLE loop_attentive.hold;
 DROP VIEW loop_attentive.audit_decision;
 DROP TABLE loop_attentive.decision_event;
 DROP TABLE loop_attentive.decision;

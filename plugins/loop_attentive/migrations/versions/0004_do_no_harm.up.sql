@@ -43,3 +43,16 @@ CREATE TABLE loop_attentive.decision_event (
 CREATE VIEW loop_attentive.audit_decision AS
 SELECT decision_id, shop, action, decided_at, decided_by, why, dag_id, run_id, scope, events
 FROM loop_attentive.decision;
+
+-- ── What a run held ─────────────────────────────────────────────────────────
+
+CREATE TABLE loop_attentive.hold (
+    run_key    bigint NOT NULL REFERENCES loop_attentive.run ON DELETE CASCADE,
+    event_type text NOT NULL,
+    reason     text NOT NULL,
+    bound      bigint NOT NULL,           -- that was exceeded, when it last was
+    events     bigint NOT NULL,           -- held by this run, whatever became of them since
+    told       bigint NOT NULL DEFAULT 0, -- of these, how many somebody has been notified of
+    PRIMARY KEY (run_key, event_type, reason)
+);
+CREATE INDEX hold_untold ON loop_attentive.hold (run_key) WHERE told < events;
