@@ -43,22 +43,16 @@ class Bound(NamedTuple):
 
 def hold_new(cur: psycopg.Cursor[Any], shop: Shop, event: EventType, run: Run, now: datetime) -> int:
     """Holds what is too much of a rule's new events; how many of that type. The transaction should end soon after."""
-    count = _scalar(
-        cur,
-        "qualify/count_run",
-        {
-            "run_key": run.run_key, "event_type": event.name, "shop": shop.name, "day_ago": now - DAY,
-            "backfill": run.window_start is not None,
-        },
-    )  # fmt: skip
-    if bound := _exceeded(cur, shop, event, count, now):
+    together = _counted_together(cur, shop, run, now)
+    count = _scalar(cur, "qualify/count_run", {"run_keys": together, "event_type": event.name})
+    if bound := _exceeded(cur, shop, event, count, together, now):
         held = cur.execute(
             cast(LiteralString, db.sql("qualify/hold_run")),
             {"run_key": run.run_key, "event_type": event.name, "reason": bound.reason},
         ).rowcount
         _record(cur, run, event.name, bound, count, held)
         return held
-    return _hold_above_cap(cur, shop, run, now, NEW).count(event.name)
+    return _hold_above_cap(cur, shop, run, now, NEW, [run.run_key]).count(event.name)
 
 
 def hold_judged(cur: psycopg.Cursor[Any], shop: Shop, run: Run | None, now: datetime) -> None:
@@ -68,7 +62,7 @@ def hold_judged(cur: psycopg.Cursor[Any], shop: Shop, run: Run | None, now: date
         "GROUP BY e.event_type"
     ).fetchall()
     for event_type, count in counts:
-        if bound := _exceeded(cur, shop, BY_NAME[event_type], count, now):
+        if bound := _exceeded(cur, shop, BY_NAME[event_type], count, [], now):
             held = cur.execute(
                 "UPDATE judged AS j SET status = 'held', reason = %s FROM event AS e "
                 "WHERE e.event_id = j.event_id AND j.status = 'pending' AND e.event_type = %s",
@@ -78,43 +72,67 @@ def hold_judged(cur: psycopg.Cursor[Any], shop: Shop, run: Run | None, now: date
 
 
 def hold_judged_above_cap(cur: psycopg.Cursor[Any], shop: Shop, run: Run | None, now: datetime) -> int:
-    """Of events that were judged again and are pending by now, how many a person would have got too many."""
-    return len(_hold_above_cap(cur, shop, run, now, JUDGED_AGAIN))
+    """Of events that were judged again and are pending by now, how many were more than their person may get."""
+    of_runs = cur.execute(
+        "SELECT DISTINCT e.run_key FROM judged AS j JOIN event AS e USING (event_id) WHERE j.status = 'pending'"
+    ).fetchall()
+    return len(_hold_above_cap(cur, shop, run, now, JUDGED_AGAIN, [run_key for (run_key,) in of_runs]))
 
 
-def _exceeded(cur: psycopg.Cursor[Any], shop: Shop, event: EventType, count: int, now: datetime) -> Bound | None:
+def _counted_together(cur: psycopg.Cursor[Any], shop: Shop, run: Run, now: datetime) -> list[int]:
+    """The runs whose events are one flood: a backfill's share one look, and are counted with those of its last day."""
+    if run.window_start is None:
+        return [run.run_key]
+    rows = cur.execute(
+        "SELECT run_key FROM run WHERE run_key = %s OR (shop = %s AND window_start IS NOT NULL AND as_of > %s)",
+        (run.run_key, shop.name, now - DAY),
+    ).fetchall()
+    return [run_key for (run_key,) in rows]
+
+
+def _exceeded(
+    cur: psycopg.Cursor[Any], shop: Shop, event: EventType, count: int, of_runs: list[int], now: datetime
+) -> Bound | None:
     """The bound that so many events are above; None when they may leave. The history is read for many only."""
     if shop.max_events_per_run is not None:
         bound = Bound(shop.max_events_per_run, ABOVE_SETTING)
     elif count <= NOTICED_FROM:
         return None
     else:
-        bound = Bound(max(NOTICED_FROM, TIMES_THE_LARGEST * largest(cur, shop, event, now)), MORE_THAN_USUAL)
+        bound = Bound(max(NOTICED_FROM, TIMES_THE_LARGEST * largest(cur, shop, event, of_runs, now)), MORE_THAN_USUAL)
     return bound if count > bound.events else None
 
 
-def largest(cur: psycopg.Cursor[Any], shop: Shop, event: EventType, now: datetime) -> int:
-    """Events of a type in its largest hour of the last 28 days; in its largest day, by the shop's clock, if daily."""
+def largest(cur: psycopg.Cursor[Any], shop: Shop, event: EventType, but_of: list[int], now: datetime) -> int:
+    """Events of a type in its largest hour of the last 28 days; in its largest day, by the shop's clock, if daily.
+
+    but_of: runs whose events do not count.
+    """
     unit, zone = ("day", shop.time_zone) if event.daily else ("hour", "UTC")
     return _scalar(
         cur,
         "qualify/largest",
         {
             "shop": shop.name, "event_type": event.name, "since": now - HISTORY, "now": now, "baseline": BASELINE,
-            "unit": unit, "zone": zone,
+            "unit": unit, "zone": zone, "run_keys": but_of,
         },
     )  # fmt: skip
 
 
-def _hold_above_cap(cur: psycopg.Cursor[Any], shop: Shop, run: Run | None, now: datetime, released: str) -> list[str]:
-    """The types of the events that are held for their person's sake. One rule of a shop decides at a time."""
+def _hold_above_cap(
+    cur: psycopg.Cursor[Any], shop: Shop, run: Run | None, now: datetime, released: str, of_runs: list[int]
+) -> list[str]:
+    """The types of the events that are held for their person's sake. One rule of a shop decides at a time.
+
+    of_runs: the runs that found what is released.
+    """
     cap = Bound(shop.max_per_person_per_day, ABOVE_CAP)
     cur.execute("SELECT pg_advisory_xact_lock(hashtextextended('loop_attentive cap of ' || %s, 0))", (shop.name,))
     rows = cur.execute(
         cast(LiteralString, db.sql("qualify/hold_above_cap").replace("{released}", released)),
         {
-            "run_key": run and run.run_key, "shop": shop.name, "day_ago": now - DAY, "cap": cap.events,
-            "reason": cap.reason,
+            "run_key": run and run.run_key, "run_keys": of_runs, "shop": shop.name, "day_ago": now - DAY,
+            "cap": cap.events, "reason": cap.reason,
         },
     ).fetchall()  # fmt: skip
     types = [event_type for (event_type,) in rows]

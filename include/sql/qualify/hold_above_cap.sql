@@ -13,37 +13,42 @@ WITH recent AS MATERIALIZED (
         WHERE
             e.run_key = r.run_key
             AND e.status IN ('pending', 'sending', 'unknown', 'accepted')
-            AND e.detected_at > %(day_ago)s
+            AND (e.detected_at > %(day_ago)s OR (e.status = 'pending' AND {released}))
         OFFSET 0
     ) AS e
-    WHERE r.shop = %(shop)s AND r.as_of > %(day_ago)s
-    UNION ALL
-    SELECT e.event_id, e.phone_hash, e.email_hash, e.order_at, e.order_no, true
-    FROM event AS e
-    WHERE e.status = 'pending' AND {released} AND e.detected_at <= %(day_ago)s
+    WHERE r.shop = %(shop)s AND (r.as_of > %(day_ago)s OR r.run_key = ANY (%(run_keys)s::bigint[]))
 ),
 crowded AS MATERIALIZED (
-    SELECT c.contact
+    SELECT e.phone_hash AS contact
     FROM recent AS e
-    CROSS JOIN LATERAL (VALUES (e.phone_hash), (e.email_hash)) AS c (contact)
-    WHERE c.contact IS NOT NULL
-    GROUP BY c.contact
+    WHERE e.phone_hash IS NOT NULL
+    GROUP BY e.phone_hash
+    HAVING count(*) > %(cap)s AND bool_or(e.is_released)
+    UNION ALL
+    SELECT e.email_hash
+    FROM recent AS e
+    WHERE e.email_hash IS NOT NULL
+    GROUP BY e.email_hash
     HAVING count(*) > %(cap)s AND bool_or(e.is_released)
 ),
 told AS MATERIALIZED (
     SELECT
-        c.contact, e.event_id, e.order_at, e.order_no,
+        c.contact, e.event_id, e.order_at, e.order_no, e.is_released,
         e.is_released AND NOT EXISTS (SELECT FROM decision_event AS d WHERE d.event_id = e.event_id) AS is_open
     FROM recent AS e
     CROSS JOIN LATERAL (VALUES (e.phone_hash), (e.email_hash)) AS c (contact)
-    WHERE c.contact IN (SELECT crowded.contact FROM crowded)
+    WHERE c.contact = ANY (ARRAY(SELECT crowded.contact FROM crowded))
 ),
 above AS MATERIALIZED (
     SELECT DISTINCT ranked.event_id
     FROM (
         SELECT
             t.event_id, t.is_open,
-            row_number() OVER (PARTITION BY t.contact ORDER BY t.is_open, t.order_at, t.order_no, t.event_id) AS place
+            row_number() OVER (
+                PARTITION BY t.contact
+                -- What a person has decided about pushes nothing else out while it waits.
+                ORDER BY t.is_released, NOT t.is_open, t.order_at, t.order_no, t.event_id
+            ) AS place
         FROM told AS t
     ) AS ranked
     WHERE ranked.is_open AND ranked.place > %(cap)s
