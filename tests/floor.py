@@ -62,7 +62,8 @@ class Floor:
         self.runs = 0
 
     def settings(self, **settings: Any) -> None:
-        self.shop = Shop.model_validate({"name": "default", "freshness_hours": None} | settings)
+        usual = {"name": "default", "freshness_hours": None, "max_per_person_per_day": 1_000_000}
+        self.shop = Shop.model_validate(usual | settings)
 
     def _create(self, table: source.Table, times: str, flags: str, ids: str) -> None:
         kinds = {"at": times, "id": ids} | dict.fromkeys(FLAGS, flags)
@@ -99,7 +100,7 @@ class Floor:
         )
 
     def ret(self, return_id: str = "1", **row: Any) -> None:
-        """A return; unless told otherwise an open one of somebody who can be reached."""
+        """A return; unless told otherwise an open one of the one customer, who can be reached."""
         known = self.conn.execute("SELECT FROM loop.returns WHERE return_id::text = %s", (return_id,)).rowcount
         usual = {} if known else {"state": "open", "customer_phone": "+14155552671", "order_name": "#1001"}
         self.put("returns", return_id=return_id, **usual | row)

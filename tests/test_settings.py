@@ -39,6 +39,7 @@ DEFAULTS: dict[str, Any] = {
     "only_recipients": frozenset(),
     "max_events_per_run": None,
     "max_per_person_per_day": 6,
+    "notify": None,
 }
 
 
@@ -92,7 +93,7 @@ def test_the_file_of_the_project_shows_every_key_in_a_form_that_works(shops_file
     assert re.findall(r"^    # (\w+): ", text, re.MULTILINE) == list(KEYS)
     uncommented = re.sub(rf"^    # (?=(?:{'|'.join(KEYS)}): )", "    ", text, flags=re.MULTILINE)
     shown = load(shops_file(uncommented))["default"].model_dump()
-    examples = {"enabled_at", "instant_exchange_window_days", "max_events_per_run"}
+    examples = {"enabled_at", "instant_exchange_window_days", "max_events_per_run", "notify"}
     assert {key: value for key, value in shown.items() if key not in examples} == {"name": "default"} | {
         key: value for key, value in DEFAULTS.items() if key not in examples
     }
@@ -118,6 +119,7 @@ def test_every_key_can_be_set(shop: ReadShop) -> None:
         'only_recipients: ["+16789998212", Ann@Example.COM]',
         "max_events_per_run: 0",
         "max_per_person_per_day: 1",
+        "notify: slack_loop",
     )
     assert made.model_dump() == {
         "name": "default",
@@ -138,6 +140,7 @@ def test_every_key_can_be_set(shop: ReadShop) -> None:
         "only_recipients": {"+16789998212", "ann@example.com"},
         "max_events_per_run": 0,
         "max_per_person_per_day": 1,
+        "notify": "slack_loop",
     }
     assert made.zone == ZoneInfo("America/New_York")
 

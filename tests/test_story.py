@@ -42,8 +42,8 @@ MISHAPS = (
 class Clock:
     """The story's time: it goes on as the real one does, and can be set ahead."""
 
-    def __init__(self) -> None:
-        self._ahead = timedelta(0)
+    def __init__(self, ahead: timedelta = timedelta(0)) -> None:
+        self._ahead = ahead
 
     def __call__(self) -> datetime:
         return datetime.now(UTC) + self._ahead
@@ -55,14 +55,14 @@ class Clock:
 class Story:
     """A shop with a history, its looks and deliveries, and what becomes of it step by step."""
 
-    def __init__(self, conninfo: str, seed: int, standin: Standin, clock: Clock) -> None:
+    def __init__(self, conninfo: str, seed: int, standin: Standin, clock: Clock, returns: int = HISTORY) -> None:
         self.clock = clock
         self.rng = random.Random(seed)
         self.shop = Shop(name="default")
         self.engine = sa.create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(conninfo))
         self.conn = connect(conninfo)
         create(self.conn)
-        fill(self.conn, returns=HISTORY, now=clock(), seed=seed)
+        fill(self.conn, returns=returns, now=clock(), seed=seed)
         self.world = World(self.conn, seed=seed)
         self.book = Book(conninfo, self.shop)
         self._send = Sending(self.book, standin.url, seed=seed)

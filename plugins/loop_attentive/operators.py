@@ -26,6 +26,7 @@ from loop_attentive import (
     decisions,
     delivery,
     mirror,
+    notify,
     people,
     removal,
     revision,
@@ -209,8 +210,8 @@ class PlanOperator(StepOperator):
     def step(self, context: Context, conn: psycopg.Connection[Any], shop: Shop) -> list[dict[str, int]]:
         from loop_attentive import qualify
 
-        run_of(context, conn, shop)
-        if again := qualify.judge_again(conn, shop):
+        run = run_of(context, conn, shop)
+        if again := qualify.judge_again(conn, shop, run=run):
             self.log.info("%d events of earlier runs may go out after all.", again)
         if why_not := why_nothing_is_sent(conn, shop):
             self.log.warning("Nothing is sent: %s. What is due stays pending.", why_not)
@@ -343,11 +344,25 @@ class AuditOperator(StepOperator):
         totals = summary.totals
         if left := {state: totals[state] for state in ("pending", "held", "sending", "unknown") if totals[state]}:
             self.log.warning("Left for later: %s.", ", ".join(f"{count} {state}" for state, count in left.items()))
+        if held := notify.held_by(conn, run.run_key):
+            self.log.warning(notify.text(shop, context["dag_run"].dag_id, context["dag_run"].run_id, held))
+        self.notify(conn, shop)
         if summary.problems:
             raise AirflowFailException("The run does not add up: " + "; ".join(summary.problems) + ".")
         if failed:
             raise AirflowFailException(f"Failed before: {', '.join(failed)}; their logs say why.")
         return totals | {"requests": summary.requests}
+
+    def notify(self, conn: psycopg.Connection[Any], shop: Shop) -> None:
+        """Tells of what is held where the shop says to. A run is none the worse when that fails."""
+        if shop.notify is None:
+            return
+        try:
+            told = notify.tell(conn, shop, notify.webhook(connection(shop.notify)).post)
+        except (NeedsMending, notify.NotTold) as error:
+            self.log.warning("Nobody was notified through connection %s: %s", shop.notify, error)
+        else:
+            self.log.info("%d messages were posted through connection %s.", told, shop.notify)
 
 
 def failed_steps(context: Context) -> list[str]:

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import psycopg
 
-from loop_attentive import db, payload, people, rules
+from loop_attentive import db, guard, payload, people, rules
 from loop_attentive.catalogue import BY_NAME, MAX_LATENESS, EventType
 from loop_attentive.event_id import event_ids
 from loop_attentive.runs import Run
@@ -28,8 +28,8 @@ log = logging.getLogger(__name__)
 CHUNK = 50_000
 """Events judged at a time: what a qualification holds in memory."""
 
-BASELINE, SWITCHED_OFF, OPTED_OUT, TOO_LATE = "baseline", "switched off", "opted out", "too late"
-NOT_ON_TEST_LIST, SHADOW, VOLUME = "not on the test list", "shadow", "more than max_events_per_run"
+BASELINE, SWITCHED_OFF, OPTED_OUT, TOO_LATE = guard.BASELINE, "switched off", "opted out", "too late"
+NOT_ON_TEST_LIST, SHADOW = "not on the test list", "shadow"
 
 FIRST_OF_ALL = datetime(1970, 1, 1, tzinfo=UTC)
 """The place of Created among the events of its return."""
@@ -58,13 +58,20 @@ class Qualified:
 
 
 def qualify(
-    conn: psycopg.Connection[Any], shop: Shop, event: EventType, run: Run, *, now: datetime | None = None
+    conn: psycopg.Connection[Any],
+    shop: Shop,
+    event: EventType,
+    run: Run,
+    *,
+    now: datetime | None = None,
+    guarded: bool = True,
 ) -> Qualified:
     """Judges one rule for a run, and commits.
 
     A usual run judges all that its look saw since the rule's mark, which it moves; a backfill judges what happened in
     its interval, whenever it was seen, and moves no mark. A stale source puts reminders off; it uses up none.
-    now: what lateness is judged by, aware; by default the ledger's clock.
+    now: what lateness is judged by, aware; by default the ledger's clock. guarded: whether what is above a bound is
+    held; False for what a person has approved already.
     """
     with conn.transaction(), psycopg.ClientCursor(conn) as cur:
         starts_at, mark = _lock_rule(cur, shop, event)
@@ -73,7 +80,7 @@ def qualify(
         _ask(cur, shop, event, run, starts_at, mark, fresh)
         yielded, known = _counts(cur)
         if event.reminder and known:
-            _revive(conn, cur, shop, now)
+            _revive(conn, cur, shop, run, now)
         states: Counter[str] = Counter()
         key = people.hash_key(conn)
         omitted = 0
@@ -85,13 +92,15 @@ def qualify(
             omitted += int(judged["outcome_omitted"].sum())
             store(cur, _rows(judged, LEDGER_COLUMNS), shop, event, run)
             states.update(judged["status"].tolist())
-        _hold(cur, shop, event, run, states)
         if run.window_start is None:
             cur.execute(
                 "UPDATE rule SET completed_at = greatest(completed_at, %s) "
                 "WHERE shop = %s AND event_type = %s AND version = %s",
                 (run.as_of, shop.name, event.name, event.version),
             )
+        if guarded and states["pending"]:
+            held = min(guard.hold_new(cur, shop, event, run, now), states["pending"])
+            states = states + Counter(held=held) - Counter(pending=held)
         result = Qualified(yielded, known, states.total(), dict(states), why_not if event.reminder else None)
         _record(cur, run, event, result, omitted)
     return result
@@ -249,27 +258,6 @@ def _values(column: pd.Series) -> list[Any]:
     return (column.dt.to_pydatetime() if is_time else column).tolist()
 
 
-def _hold(cur: psycopg.Cursor[Any], shop: Shop, event: EventType, run: Run, states: Counter[str]) -> None:
-    """Above the shop's max_events_per_run all of the type in this run wait for a person."""
-    if shop.max_events_per_run is None or not states["pending"]:
-        return
-    waiting = cur.execute(
-        "SELECT count(*) FROM event WHERE run_key = %s AND event_type = %s AND status IN ('pending', 'held')",
-        (run.run_key, event.name),
-    ).fetchone()
-    if waiting is None or waiting[0] <= shop.max_events_per_run:
-        return
-    held = cur.execute(
-        "UPDATE event SET status = 'held', reason = %s WHERE run_key = %s AND event_type = %s AND status = 'pending'",
-        (VOLUME, run.run_key, event.name),
-    ).rowcount
-    log.warning(
-        "%s: %d events, more than max_events_per_run (%d): all are held for a person.",
-        event.name, held, shop.max_events_per_run,
-    )  # fmt: skip
-    states["held"] += states.pop("pending")
-
-
 def _record(cur: psycopg.Cursor[Any], run: Run, event: EventType, result: Qualified, omitted: int) -> None:
     cur.execute(
         "INSERT INTO run_rule AS r (run_key, event_type, yielded, known, created, outcomes_omitted) "
@@ -285,18 +273,22 @@ def _record(cur: psycopg.Cursor[Any], run: Run, event: EventType, result: Qualif
 # ── Judging again ───────────────────────────────────────────────────────────
 
 
-def _revive(conn: psycopg.Connection[Any], cur: psycopg.Cursor[Any], shop: Shop, now: datetime) -> None:
+def _revive(conn: psycopg.Connection[Any], cur: psycopg.Cursor[Any], shop: Shop, run: Run, now: datetime) -> None:
     """Reminders that were dropped as no longer true, and that the rule yields again, are judged anew."""
     cur.execute(
         "DELETE FROM candidate AS c WHERE c.is_known AND NOT EXISTS (SELECT FROM event AS e "
         "WHERE e.event_id = c.event_id AND e.status = 'suppressed' AND e.reason = 'no longer true')"
     )
-    _judge_known(conn, cur, shop, now)
+    _judge_known(conn, cur, shop, run, now)
 
 
-def judge_again(conn: psycopg.Connection[Any], shop: Shop, *, now: datetime | None = None) -> int:
+def judge_again(
+    conn: psycopg.Connection[Any], shop: Shop, *, run: Run | None = None, now: datetime | None = None
+) -> int:
     """Judges anew, and commits: events without a recipient whose return has another contact by now, and, in live
     mode, shadow events whose fact is later than the settings' enabled_at. How many became pending.
+
+    run: the one that tells of those that are held.
     """
     with conn.transaction(), psycopg.ClientCursor(conn) as cur:
         now = now or _ledger_now(cur)
@@ -309,7 +301,7 @@ def judge_again(conn: psycopg.Connection[Any], shop: Shop, *, now: datetime | No
                 "shadow_since": shop.enabled_at if shop.mode == "live" else None,
             },
         )
-        return _judge_known(conn, cur, shop, now)
+        return _judge_known(conn, cur, shop, run, now)
 
 
 def release(conn: psycopg.Connection[Any], shop: Shop) -> None:
@@ -321,19 +313,18 @@ def release(conn: psycopg.Connection[Any], shop: Shop) -> None:
         cur.execute(cast(LiteralString, db.sql("qualify/release")))
 
 
-def _judge_known(conn: psycopg.Connection[Any], cur: psycopg.Cursor[Any], shop: Shop, now: datetime) -> int:
+def _judge_known(
+    conn: psycopg.Connection[Any], cur: psycopg.Cursor[Any], shop: Shop, run: Run | None, now: datetime
+) -> int:
     """Writes a new judgement for the candidates that the ledger holds; how many became pending.
 
-    What is released at once is a flood like any other: above max_events_per_run all of the type are held.
+    What is released at once is guarded like what is new.
     """
     _judge_into_table(conn, cur, shop, now)
-    if shop.max_events_per_run is not None:
-        cur.execute(
-            cast(LiteralString, db.sql("qualify/hold_judged")), {"bound": shop.max_events_per_run, "reason": VOLUME}
-        )
+    guard.hold_judged(cur, shop, run, now)
     cur.execute(cast(LiteralString, db.sql("qualify/judge_again")))
-    pending = cur.execute("SELECT count(*) FROM judged WHERE status = 'pending'").fetchone()
-    return cast(tuple[int], pending)[0]
+    [(pending,)] = cur.execute("SELECT count(*) FROM judged WHERE status = 'pending'").fetchall()
+    return int(pending) - (guard.hold_judged_above_cap(cur, shop, run, now) if pending else 0)
 
 
 def _judge_into_table(

@@ -122,6 +122,7 @@ class Shop(BaseModel):
 
     enabled_at is in UTC. max_events_per_run is one number that each event type is held to by itself: a flood is
     noticed by its size, whichever type it is of, and one number is what a person can choose without counting first.
+    notify: a connection to a webhook that is told of held events.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -144,6 +145,7 @@ class Shop(BaseModel):
     only_recipients: frozenset[str] = frozenset()
     max_events_per_run: Annotated[int, Field(ge=0)] | None = None
     max_per_person_per_day: Annotated[int, Field(gt=0)] = 6
+    notify: ConnectionId | None = None
 
     @field_validator("only_recipients", mode="before")
     @classmethod

@@ -438,8 +438,11 @@ def open_house(server: str, shops: Mapping[str, Mapping[str, Any]]) -> Iterator[
 
 
 def write_settings(shops: Mapping[str, Mapping[str, Any]]) -> None:
-    connections = {name: {"warehouse": f"warehouse_{name}", "attentive": f"attentive_{name}"} for name in shops}
-    SHOPS_FILE.write_text(yaml.safe_dump({"shops": {name: connections[name] | dict(shops[name]) for name in shops}}))
+    usual = {
+        name: {"warehouse": f"warehouse_{name}", "attentive": f"attentive_{name}", "max_per_person_per_day": 100_000}
+        for name in shops  # each merchant has one customer
+    }
+    SHOPS_FILE.write_text(yaml.safe_dump({"shops": {name: usual[name] | dict(shops[name]) for name in shops}}))
 
 
 @contextmanager

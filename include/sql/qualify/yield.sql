@@ -1,10 +1,12 @@
--- What the rule yields, each row marked as known to the ledger or not, and as baseline: from before the rule started.
+-- What the rule yields, each row marked as known to the ledger or not, and as baseline: from before the rule started, or
+-- seen together with a return that is over a month old by then: it has come back from where nobody looked.
 -- The text of the event's own file stands in for the name in braces.
 INSERT INTO candidate
 SELECT
     e.event_id, %(event_type)s, due.key, due.return_id, due.fact_at, due.occurred_at, due.detail,
     due.fact_at <= %(starts_at)s
-    OR (due.timed_by <> 'itself' AND (due.looked_after < %(starts_at)s) IS NOT FALSE),
+    OR (due.timed_by <> 'itself' AND (due.looked_after < %(starts_at)s) IS NOT FALSE)
+    OR revenant.return_id IS NOT NULL,
     e.event_id IS NOT NULL,
     due.timed_by = 'itself'
 FROM (
@@ -16,6 +18,17 @@ LEFT JOIN LATERAL (
     WHERE known.shop = %(shop)s AND known.event_type = %(event_type)s AND known.key = due.key
     LIMIT 1 -- so that each is looked up: to read a long history costs far more
 ) AS e ON true
+LEFT JOIN LATERAL (
+    SELECT r.return_id
+    FROM mirror_return AS r
+    WHERE
+        due.timed_by <> 'itself'
+        AND r.shop = %(shop)s
+        AND r.return_id = due.return_id
+        AND r.created_at < r.first_seen_at - INTERVAL '31 days'
+        AND due.looked_after <= r.previous_look_at
+    LIMIT 1
+) AS revenant ON true
 WHERE
     (%(window_start)s::timestamptz IS NULL OR due.fact_at >= %(window_start)s)
     AND (%(window_end)s::timestamptz IS NULL OR due.fact_at < %(window_end)s);

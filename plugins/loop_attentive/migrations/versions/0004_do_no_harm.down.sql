@@ -2,6 +2,8 @@ DROP VIEW loop_attentive.opted_out;
 ALTER TABLE loop_attentive.mirror_return DROP COLUMN opted_out;
 ALTER TABLE loop_attentive.shop DROP COLUMN cleaned_of, DROP COLUMN account;
 DROP TABLE loop_attentive.opt_out;
+
+DROP TABLE loop_attentive.hold;
 DROP VIEW loop_attentive.audit_decision;
 DROP TABLE loop_attentive.proposed;
 DROP TABLE loop_attentive.decision_event;

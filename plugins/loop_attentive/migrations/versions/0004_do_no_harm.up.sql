@@ -90,3 +90,16 @@ ALTER TABLE loop_attentive.mirror_return ADD COLUMN opted_out boolean NOT NULL D
 UPDATE loop_attentive.mirror_return
 SET customer_phone = NULL, customer_email = NULL, order_name = NULL, status_page_url = NULL
 WHERE is_deleted;
+
+-- ── What a run held ─────────────────────────────────────────────────────────
+
+CREATE TABLE loop_attentive.hold (
+    run_key    bigint NOT NULL REFERENCES loop_attentive.run ON DELETE CASCADE,
+    event_type text NOT NULL,
+    reason     text NOT NULL,
+    bound      bigint NOT NULL,           -- that was exceeded, when it last was
+    events     bigint NOT NULL,           -- held by this run, whatever became of them since
+    told       bigint NOT NULL DEFAULT 0, -- of these, how many somebody has been notified of
+    PRIMARY KEY (run_key, event_type, reason)
+);
+CREATE INDEX hold_untold ON loop_attentive.hold (run_key) WHERE told < events;

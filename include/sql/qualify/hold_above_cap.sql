@@ -1,0 +1,66 @@
+-- Of the events that are released now, those that are more than a person may get in a day wait for a person's decision:
+-- the latest in order, Created first, of each phone and of each e-mail address.
+-- What is released, as a condition on event e, stands for the name in braces. The day's events are looked up by their
+-- runs, however long the history, and read once: guesses about what this transaction has just written are worth nothing.
+WITH recent AS MATERIALIZED (
+    SELECT e.*
+    FROM run AS r
+    CROSS JOIN LATERAL (
+        SELECT
+            e.event_id, e.phone_hash, e.email_hash, e.order_at, e.order_no,
+            e.status = 'pending' AND {released} AS is_released
+        FROM event AS e
+        WHERE
+            e.run_key = r.run_key
+            AND e.status IN ('pending', 'sending', 'unknown', 'accepted')
+            AND (e.detected_at > %(day_ago)s OR (e.status = 'pending' AND {released}))
+        OFFSET 0
+    ) AS e
+    WHERE r.shop = %(shop)s AND (r.as_of > %(day_ago)s OR r.run_key = ANY (%(run_keys)s::bigint[]))
+),
+crowded AS MATERIALIZED (
+    SELECT e.phone_hash AS contact
+    FROM recent AS e
+    WHERE e.phone_hash IS NOT NULL
+    GROUP BY e.phone_hash
+    HAVING count(*) > %(cap)s AND bool_or(e.is_released)
+    UNION ALL
+    SELECT e.email_hash
+    FROM recent AS e
+    WHERE e.email_hash IS NOT NULL
+    GROUP BY e.email_hash
+    HAVING count(*) > %(cap)s AND bool_or(e.is_released)
+),
+told AS MATERIALIZED (
+    SELECT
+        c.contact, e.event_id, e.order_at, e.order_no, e.is_released,
+        e.is_released AND NOT EXISTS (SELECT FROM decision_event AS d WHERE d.event_id = e.event_id) AS is_open
+    FROM recent AS e
+    CROSS JOIN LATERAL (VALUES (e.phone_hash), (e.email_hash)) AS c (contact)
+    WHERE c.contact = ANY (ARRAY(SELECT crowded.contact FROM crowded))
+),
+above AS MATERIALIZED (
+    SELECT DISTINCT ranked.event_id
+    FROM (
+        SELECT
+            t.event_id, t.is_open,
+            row_number() OVER (
+                PARTITION BY t.contact
+                -- What a person has decided about pushes nothing else out while it waits.
+                ORDER BY t.is_released, NOT t.is_open, t.order_at, t.order_no, t.event_id
+            ) AS place
+        FROM told AS t
+    ) AS ranked
+    WHERE ranked.is_open AND ranked.place > %(cap)s
+),
+free AS MATERIALIZED (
+    SELECT e.event_id
+    FROM event AS e
+    WHERE e.event_id = ANY (ARRAY(SELECT a.event_id FROM above AS a)) AND e.status = 'pending'
+    FOR UPDATE SKIP LOCKED -- a sender is marking the others at this moment
+)
+UPDATE event AS e
+SET status = 'held', reason = %(reason)s
+FROM free
+WHERE e.event_id = free.event_id
+RETURNING e.event_type;

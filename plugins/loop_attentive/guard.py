@@ -1,0 +1,164 @@
+"""What keeps an accident from anybody's phone: a bound for each event type, and one for each person.
+
+Both hold events in the transaction that would release them, so nothing above a bound is ever seen by a sender.
+"""
+
+import logging
+from datetime import datetime, timedelta
+from typing import Any, LiteralString, NamedTuple, cast
+
+import psycopg
+
+from loop_attentive import db
+from loop_attentive.catalogue import BY_NAME, EventType
+from loop_attentive.runs import Run
+from loop_attentive.settings import Shop
+
+log = logging.getLogger(__name__)
+
+MORE_THAN_USUAL = "more than usual"
+ABOVE_SETTING = "more than max_events_per_run"
+ABOVE_CAP = "more than max_per_person_per_day"
+
+BASELINE = "baseline"
+
+NOTICED_FROM = 500
+"""No flood is smaller than this, however quiet the shop."""
+
+TIMES_THE_LARGEST = 10
+HISTORY = timedelta(days=28)
+DAY = timedelta(days=1)
+
+NEW = "e.run_key = %(run_key)s"
+JUDGED_AGAIN = "e.event_id IN (SELECT j.event_id FROM judged AS j WHERE j.status = 'pending')"
+"""What is released now, for the cap: what the run has found, or what was judged again."""
+
+
+class Bound(NamedTuple):
+    """events: the most of a type that may leave unseen. reason: of those that are held above it."""
+
+    events: int
+    reason: str
+
+
+def hold_new(cur: psycopg.Cursor[Any], shop: Shop, event: EventType, run: Run, now: datetime) -> int:
+    """Holds what is too much of a rule's new events; how many of that type. The transaction should end soon after."""
+    together = _counted_together(cur, shop, run, now)
+    count = _scalar(cur, "qualify/count_run", {"run_keys": together, "event_type": event.name})
+    if bound := _exceeded(cur, shop, event, count, together, now):
+        held = cur.execute(
+            cast(LiteralString, db.sql("qualify/hold_run")),
+            {"run_key": run.run_key, "event_type": event.name, "reason": bound.reason},
+        ).rowcount
+        _record(cur, run, event.name, bound, count, held)
+        return held
+    return _hold_above_cap(cur, shop, run, now, NEW, [run.run_key]).count(event.name)
+
+
+def hold_judged(cur: psycopg.Cursor[Any], shop: Shop, run: Run | None, now: datetime) -> None:
+    """Of events that were judged again, whole types wait for a person where more would be released than usual."""
+    counts = cur.execute(
+        "SELECT e.event_type, count(*) FROM judged AS j JOIN event AS e USING (event_id) WHERE j.status = 'pending' "
+        "GROUP BY e.event_type"
+    ).fetchall()
+    for event_type, count in counts:
+        if bound := _exceeded(cur, shop, BY_NAME[event_type], count, [], now):
+            held = cur.execute(
+                "UPDATE judged AS j SET status = 'held', reason = %s FROM event AS e "
+                "WHERE e.event_id = j.event_id AND j.status = 'pending' AND e.event_type = %s",
+                (bound.reason, event_type),
+            ).rowcount
+            _record(cur, run, event_type, bound, count, held)
+
+
+def hold_judged_above_cap(cur: psycopg.Cursor[Any], shop: Shop, run: Run | None, now: datetime) -> int:
+    """Of events that were judged again and are pending by now, how many were more than their person may get."""
+    of_runs = cur.execute(
+        "SELECT DISTINCT e.run_key FROM judged AS j JOIN event AS e USING (event_id) WHERE j.status = 'pending'"
+    ).fetchall()
+    return len(_hold_above_cap(cur, shop, run, now, JUDGED_AGAIN, [run_key for (run_key,) in of_runs]))
+
+
+def _counted_together(cur: psycopg.Cursor[Any], shop: Shop, run: Run, now: datetime) -> list[int]:
+    """The runs whose events are one flood: a backfill's share one look, and are counted with those of its last day."""
+    if run.window_start is None:
+        return [run.run_key]
+    rows = cur.execute(
+        "SELECT run_key FROM run WHERE run_key = %s OR (shop = %s AND window_start IS NOT NULL AND as_of > %s)",
+        (run.run_key, shop.name, now - DAY),
+    ).fetchall()
+    return [run_key for (run_key,) in rows]
+
+
+def _exceeded(
+    cur: psycopg.Cursor[Any], shop: Shop, event: EventType, count: int, of_runs: list[int], now: datetime
+) -> Bound | None:
+    """The bound that so many events are above; None when they may leave. The history is read for many only."""
+    if shop.max_events_per_run is not None:
+        bound = Bound(shop.max_events_per_run, ABOVE_SETTING)
+    elif count <= NOTICED_FROM:
+        return None
+    else:
+        bound = Bound(max(NOTICED_FROM, TIMES_THE_LARGEST * largest(cur, shop, event, of_runs, now)), MORE_THAN_USUAL)
+    return bound if count > bound.events else None
+
+
+def largest(cur: psycopg.Cursor[Any], shop: Shop, event: EventType, but_of: list[int], now: datetime) -> int:
+    """Events of a type in its largest hour of the last 28 days; in its largest day, by the shop's clock, if daily.
+
+    but_of: runs whose events do not count.
+    """
+    unit, zone = ("day", shop.time_zone) if event.daily else ("hour", "UTC")
+    return _scalar(
+        cur,
+        "qualify/largest",
+        {
+            "shop": shop.name, "event_type": event.name, "since": now - HISTORY, "now": now, "baseline": BASELINE,
+            "unit": unit, "zone": zone, "run_keys": but_of,
+        },
+    )  # fmt: skip
+
+
+def _hold_above_cap(
+    cur: psycopg.Cursor[Any], shop: Shop, run: Run | None, now: datetime, released: str, of_runs: list[int]
+) -> list[str]:
+    """The types of the events that are held for their person's sake. One rule of a shop decides at a time.
+
+    of_runs: the runs that found what is released.
+    """
+    cap = Bound(shop.max_per_person_per_day, ABOVE_CAP)
+    cur.execute("SELECT pg_advisory_xact_lock(hashtextextended('loop_attentive cap of ' || %s, 0))", (shop.name,))
+    rows = cur.execute(
+        cast(LiteralString, db.sql("qualify/hold_above_cap").replace("{released}", released)),
+        {
+            "run_key": run and run.run_key, "run_keys": of_runs, "shop": shop.name, "day_ago": now - DAY,
+            "cap": cap.events, "reason": cap.reason,
+        },
+    ).fetchall()  # fmt: skip
+    types = [event_type for (event_type,) in rows]
+    for event_type in dict.fromkeys(types):
+        _record(cur, run, event_type, cap, None, types.count(event_type))
+    return types
+
+
+def _record(
+    cur: psycopg.Cursor[Any], run: Run | None, event_type: str, bound: Bound, found: int | None, held: int
+) -> None:
+    """Tells the log, and whoever is notified of the run."""
+    log.warning(
+        "%s: %s%s (%d): %d are held for a person.",
+        event_type, "" if found is None else f"{found} events, ", bound.reason, bound.events, held,
+    )  # fmt: skip
+    if run and held:
+        cur.execute(
+            cast(LiteralString, db.sql("qualify/record_hold")),
+            {
+                "run_key": run.run_key, "event_type": event_type, "reason": bound.reason, "bound": bound.events,
+                "events": held,
+            },
+        )  # fmt: skip
+
+
+def _scalar(cur: psycopg.Cursor[Any], name: str, parameters: dict[str, Any]) -> int:
+    row = cur.execute(cast(LiteralString, db.sql(name)), parameters).fetchone()
+    return cast(tuple[int], row)[0]

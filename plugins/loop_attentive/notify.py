@@ -1,0 +1,133 @@
+"""Tells somebody, by an incoming webhook, that a run has held events: numbers and names of types, nothing of people."""
+
+import asyncio
+import json
+import ssl
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, LiteralString, NamedTuple, cast
+from urllib.parse import urlsplit
+
+import aiohttp
+import psycopg
+
+from loop_attentive import db
+from loop_attentive.attentive import default_scheme, is_loopback, own_headers, ssl_context
+from loop_attentive.errors import NeedsMending
+from loop_attentive.settings import Shop
+
+TIMEOUT = aiohttp.ClientTimeout(total=10.0)
+
+
+class Held(NamedTuple):
+    """Events of a type that a run has held."""
+
+    event_type: str
+    events: int
+    reason: str
+    bound: int
+
+
+class NotTold(Exception):
+    """The webhook did not take the message. Names neither its URL nor what was said."""
+
+
+def held_by(conn: psycopg.Connection[Any], run_key: int, *, untold: bool = False) -> list[Held]:
+    """What a run has held, or as much of it as nobody was notified of; those rows are the caller's then."""
+    query = db.sql("ledger/held_untold" if untold else "ledger/held_by_run")
+    rows = conn.execute(cast(LiteralString, query), {"run_key": run_key}).fetchall()
+    return [Held(*row) for row in rows]
+
+
+def text(shop: Shop, dag_id: str, run_id: str, held: Sequence[Held]) -> str:
+    """What somebody should know of a run that has held events, and what to do."""
+    lines = [f"- {one.events:,} {one.event_type}: {one.reason} (bound {one.bound:,})" for one in held]
+    return "\n".join(
+        [
+            f"Held and not sent in shop {shop.name}: {sum(one.events for one in held):,} (DAG {dag_id}, run {run_id}).",
+            *lines,
+            f'Trigger loop_attentive_resolve{shop.dag_suffix} with state held and run_id "{run_id}" to send or discard '
+            "them; docs/guard.md says how to tell an accident from a busy hour. Until then they wait, and those that "
+            "speak of something that happened expire after 24 hours.",
+        ]
+    )
+
+
+def tell(conn: psycopg.Connection[Any], shop: Shop, post: Callable[[str], None]) -> int:
+    """Posts a message for each run of the shop's last day that has held what nobody was told of; how many.
+
+    Each is told once: what was posted is committed with its message, and what another task is telling is left to it.
+    Raises what post raises; what was not told then is told by the next run.
+    """
+    runs = conn.execute(cast(LiteralString, db.sql("ledger/runs_untold")), {"shop": shop.name}).fetchall()
+    messages = 0
+    for run_key, dag_id, run_id in runs:
+        with conn.transaction():
+            if held := held_by(conn, run_key, untold=True):
+                post(text(shop, dag_id, run_id, held))
+                messages += 1
+                conn.execute(
+                    "UPDATE hold SET told = events WHERE run_key = %s AND (event_type, reason) IN "
+                    "(SELECT * FROM unnest(%s::text[], %s::text[]))",
+                    (run_key, [one.event_type for one in held], [one.reason for one in held]),
+                )
+    return messages
+
+
+@dataclass(frozen=True)
+class Webhook:
+    """Where messages go. Its URL is a secret."""
+
+    url: str = field(repr=False)
+    headers: dict[str, str] = field(default_factory=dict, repr=False)
+    ssl_context: ssl.SSLContext | bool = True
+    trust_env: bool = False
+    proxy: str | None = field(default=None, repr=False)
+
+    def post(self, message: str) -> None:
+        """Posts {"text": message}; raises NotTold."""
+        try:
+            status = asyncio.run(self._post(message))
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise NotTold(f"it could not be reached ({type(error).__name__})") from None
+        if not 200 <= status < 300:
+            raise NotTold(f"it answered HTTP {status}")
+
+    async def _post(self, message: str) -> int:
+        headers = {**self.headers, "Content-Type": "application/json"}
+        async with (
+            aiohttp.ClientSession(timeout=TIMEOUT, trust_env=self.trust_env) as session,
+            session.post(
+                self.url, data=json.dumps({"text": message}), headers=headers, ssl=self.ssl_context, proxy=self.proxy,
+                allow_redirects=False,
+            ) as response,
+        ):  # fmt: skip
+            return response.status
+
+
+def webhook(connection: Any) -> Webhook:
+    """Reads an Airflow connection of type http: host = the webhook's URL, whose secret end may be the password."""
+    name, extra = connection.conn_id, connection.extra_dejson
+    url = (connection.host or "").strip()
+    if "://" not in url:
+        url = f"{connection.schema or default_scheme(url)}://{url}"
+    try:
+        parts = urlsplit(url)
+        hostname, port = parts.hostname, parts.port or connection.port
+    except ValueError:
+        hostname = None
+    if not hostname or parts.scheme not in ("http", "https") or parts.username:
+        raise NeedsMending(f"The host of connection {name} is no URL of a webhook: give it with https://.")
+    if parts.scheme == "http" and not is_loopback(hostname) and extra.get("plain_http") is not True:
+        raise NeedsMending(f"Connection {name} would post over plain http: give an https URL.")
+    if port and parts.port is None:
+        parts = parts._replace(netloc=f"{parts.netloc}:{port}")
+    if connection.password:
+        parts = parts._replace(path=f"{parts.path.rstrip('/')}/{connection.password.strip().lstrip('/')}")
+    return Webhook(
+        url=parts.geturl(),
+        headers=own_headers(extra),
+        ssl_context=ssl_context(name, extra.get("verify", extra.get("verify_ssl", True))),
+        trust_env=extra.get("trust_env") is True,
+        proxy=extra.get("proxy"),
+    )

@@ -1,0 +1,155 @@
+"""Who is told of held events: once, with numbers and names only, and a run is none the worse when it cannot be said."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+import pytest
+from airflow.sdk import Connection
+
+from loop_attentive import notify, qualify, runs
+from loop_attentive.catalogue import BY_NAME
+from loop_attentive.errors import NeedsMending
+from tests.floor import HOUR, T0, Floor
+
+CREATED = "Loop Return Created"
+
+
+class Receiver:
+    """A webhook that keeps what it is told. status: of its answers."""
+
+    def __init__(self) -> None:
+        self.status = 200
+        self.messages: list[str] = []
+        self.paths: list[str] = []
+
+    @contextmanager
+    def running(self) -> Iterator[int]:
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                said = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                receiver.paths.append(self.path)
+                if receiver.status == 200:
+                    receiver.messages.append(said["text"])
+                self.send_response(receiver.status)
+                self.send_header("Location", "/elsewhere")
+                self.end_headers()
+
+            def log_message(self, *_: Any) -> None:
+                return
+
+        with HTTPServer(("127.0.0.1", 0), Handler) as server:
+            thread = threading.Thread(target=server.serve_forever)
+            thread.start()
+            yield server.server_port
+            server.shutdown()
+            thread.join()
+
+
+@pytest.fixture
+def receiver() -> Receiver:
+    return Receiver()
+
+
+@pytest.fixture
+def hook(receiver: Receiver) -> Iterator[notify.Webhook]:
+    with receiver.running() as port:
+        yield notify.webhook(connection(host=f"http://127.0.0.1:{port}/services", password="T0/B0/secret"))
+
+
+def connection(**fields: Any) -> Connection:
+    return Connection(conn_id="slack", conn_type="http", **fields)
+
+
+@pytest.fixture
+def run(floor: Floor) -> runs.Run:
+    """A run of now that has held three events of one type."""
+    floor.start()
+    floor.settings(max_events_per_run=2)
+    for number in range(3):
+        floor.ret(str(number), created_at=T0 + HOUR)
+    look = floor.look(T0 + 2 * HOUR)
+    run = runs.start(floor.conn, dag_id="loop_attentive_hourly", run_id="manual__1", shop="default", look=look)
+    qualify.qualify(floor.conn, floor.shop, BY_NAME[CREATED], run, now=look.as_of)
+    floor.conn.execute("UPDATE run SET as_of = now() WHERE run_key = %s", (run.run_key,))
+    return run
+
+
+def test_a_run_is_told_of_once_in_numbers_and_names(
+    floor: Floor, run: runs.Run, hook: notify.Webhook, receiver: Receiver
+) -> None:
+    assert notify.tell(floor.conn, floor.shop, hook.post) == 1
+    assert notify.tell(floor.conn, floor.shop, hook.post) == 0
+    [message] = receiver.messages
+    assert receiver.paths == ["/services/T0/B0/secret"]
+    assert message.splitlines()[:2] == [
+        "Held and not sent in shop default: 3 (DAG loop_attentive_hourly, run manual__1).",
+        "- 3 Loop Return Created: more than max_events_per_run (bound 2)",
+    ]
+    assert 'Trigger loop_attentive_resolve with state held and run_id "manual__1"' in message
+    assert "4155552671" not in message
+
+
+def test_what_is_held_when_the_run_is_cleared_is_told_of_and_no_more(
+    floor: Floor, run: runs.Run, hook: notify.Webhook, receiver: Receiver
+) -> None:
+    notify.tell(floor.conn, floor.shop, hook.post)
+    qualify.qualify(floor.conn, floor.shop, BY_NAME[CREATED], run, now=T0 + 2 * HOUR)
+    assert notify.tell(floor.conn, floor.shop, hook.post) == 0
+    floor.ret("9", created_at=T0 + HOUR)
+    look = floor.look(T0 + 3 * HOUR)
+    again = runs.start(floor.conn, dag_id="loop_attentive_hourly", run_id="manual__1", shop="default", look=look)
+    qualify.qualify(floor.conn, floor.shop, BY_NAME[CREATED], again, now=look.as_of)
+    floor.conn.execute("UPDATE run SET as_of = now()")
+    assert notify.tell(floor.conn, floor.shop, hook.post) == 1
+    assert receiver.messages[1].startswith("Held and not sent in shop default: 1 ")
+
+
+def test_what_could_not_be_told_is_told_by_the_next_run(
+    floor: Floor, run: runs.Run, hook: notify.Webhook, receiver: Receiver
+) -> None:
+    for status in (500, 302):
+        receiver.status = status
+        with pytest.raises(notify.NotTold, match=rf"^it answered HTTP {status}$"):
+            notify.tell(floor.conn, floor.shop, hook.post)
+    assert set(receiver.paths) == {"/services/T0/B0/secret"}, "no redirect is followed"
+    receiver.status = 200
+    assert notify.tell(floor.conn, floor.shop, hook.post) == 1
+
+
+def test_a_webhook_that_is_away_is_named_by_nothing_but_its_failure(floor: Floor, run: runs.Run) -> None:
+    gone = notify.webhook(connection(host="http://127.0.0.1:9/secret"))
+    with pytest.raises(notify.NotTold, match=r"^it could not be reached \(\w+\)$"):
+        notify.tell(floor.conn, floor.shop, gone.post)
+
+
+def test_another_shop_is_not_told_of(floor: Floor, run: runs.Run, hook: notify.Webhook) -> None:
+    assert notify.tell(floor.conn, floor.shop.model_copy(update={"name": "acme"}), hook.post) == 0
+
+
+@pytest.mark.parametrize(
+    ("fields", "url"),
+    [
+        ({"host": "https://hooks.slack.com/services/T/B/X"}, "https://hooks.slack.com/services/T/B/X"),
+        ({"host": "https://hooks.slack.com/services/", "password": "/T/B/X"}, "https://hooks.slack.com/services/T/B/X"),
+        ({"host": "hooks.slack.com", "password": "T/B/X"}, "https://hooks.slack.com/T/B/X"),
+        ({"host": "chat.example.com", "schema": "https", "port": 8443}, "https://chat.example.com:8443"),
+        ({"host": "localhost", "port": 8080, "password": "x"}, "http://localhost:8080/x"),
+        ({"host": "http://chat/x", "extra": '{"plain_http": true}'}, "http://chat/x"),
+    ],
+)
+def test_where_messages_go(fields: dict[str, Any], url: str) -> None:
+    hook = notify.webhook(connection(**fields))
+    assert hook.url == url
+    assert "hook" not in repr(hook).lower().replace("webhook(", ""), "its URL is a secret"
+
+
+@pytest.mark.parametrize("host", ["http://chat.example.com/x", "ftp://chat.example.com", "https://", "", "https://h:x"])
+def test_where_no_message_goes(host: str) -> None:
+    with pytest.raises(NeedsMending, match=r"[Cc]onnection slack"):
+        notify.webhook(connection(host=host))
