@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from loop_attentive import catalogue, db, mirror, qualify, runs
+from loop_attentive import catalogue, db, mirror, qualify, rules, runs
 from loop_attentive.catalogue import BY_NAME, CATALOGUE, EventType
 from loop_attentive.errors import NeedsMending
 from loop_attentive.settings import Shop
@@ -28,7 +28,7 @@ from sandbox.attentive import Standin, running_standin
 from sandbox.warehouse import World
 from tests.floor import DAY, HOUR, T0, Floor
 from tests.sending import KEY, Book, Sending, connect
-from tests.test_story import Clock, Story, accepted
+from tests.test_story import REQUESTS_PER_SECOND, Clock, Story, accepted
 
 RETURNS = 4_000
 TABLES = ("returns", "labels", "exchange_items", "transactions")
@@ -63,7 +63,7 @@ class Accident(Story):
         self.engine = sa.create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(conninfo))
         self.world = World(self.conn, seed=2)
         self.book = Book(conninfo, self.shop)
-        self._send = Sending(self.book, standin.url, seed=number)
+        self.send = Sending(self.book, standin.url, seed=number)
         self._runs = 1000
 
     def does(self, statement: str, **parameters: Any) -> int:
@@ -346,7 +346,8 @@ def deployment(other: Accident, name: str, settings: Shop) -> None:
         qualify.qualify(other.book.connection, settings, event, run)
     qualify.judge_again(other.book.connection, settings, run=run)
     other.book.run_key = run.run_key
-    other.deliver()
+    # In real time: two senders on one ledger have one clock, its own.
+    asyncio.run(other.send(still_due=rules.still_due_sql, requests_per_second=REQUESTS_PER_SECOND))
 
 
 SETTINGS: tuple[dict[str, Any], ...] = (

@@ -65,7 +65,7 @@ class Story:
         fill(self.conn, returns=returns, now=clock(), seed=seed)
         self.world = World(self.conn, seed=seed)
         self.book = Book(conninfo, self.shop)
-        self._send = Sending(self.book, standin.url, seed=seed)
+        self.send = Sending(self.book, standin.url, seed=seed)
         self._runs = 0
         for daily in (False, True):
             self.run(daily=daily)
@@ -101,9 +101,7 @@ class Story:
     def deliver(self) -> None:
         """Delivers until nothing is left that may leave by itself, however long that takes in the story's time."""
         for _ in range(MOST_DELIVERIES):
-            delivery = self._send(
-                now=self.clock, still_due=rules.still_due_sql, requests_per_second=REQUESTS_PER_SECOND
-            )
+            delivery = self.send(now=self.clock, still_due=rules.still_due_sql, requests_per_second=REQUESTS_PER_SECOND)
             come_back_at = asyncio.run(delivery).come_back_at
             if come_back_at is None:
                 return
