@@ -115,12 +115,12 @@ FROM generate_series(1, 1000) AS n;
 INSERT INTO loop.labels (return_id, tracking_number, status, created_at, updated_at)
 SELECT
     (30000000 + n)::text, '1ZOLD' || n, 'delivered', CASE WHEN n % 3 > 0 THEN now() - interval '300 days' END,
-    (now() - interval '290 days')::text
+    CASE WHEN n % 2 > 0 THEN (now() - interval '290 days')::text END
 FROM generate_series(1, 1000) AS n;
 INSERT INTO loop.exchange_items (return_id, exchange_id, out_of_stock, updated_at)
 SELECT (30000000 + n)::text, n, true, now() - interval '290 days' FROM generate_series(1, 50) AS n
 """
-"""From before what the mirror holds, some with labels that have no date of their own."""
+"""From before what the mirror holds, some with labels that have no date of their own, or none at all."""
 
 
 @contextmanager

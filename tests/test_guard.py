@@ -308,26 +308,32 @@ def test_an_older_reminder_that_comes_back_to_life_counts_as_of_now(capped: Floo
     assert states(capped, EXPIRING) == {("pending", None): 3, CROWD: 2}
 
 
-def test_rules_that_are_judged_at_once_let_no_more_through_together(capped: Floor) -> None:
+def test_rules_that_are_judged_at_once_let_no_more_through_together(
+    capped: Floor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for number in range(3):
         capped.ret(str(number), created_at=T0 + HOUR)
         capped.label(str(number), f"1Z{number}", status="new", created_at=T0 + HOUR)
         capped.transaction(f"t{number}", str(number), kind="refund", gateway="stripe", status="succeeded",
                            created_at=T0 + HOUR)  # fmt: skip
     look = capped.look(T0 + 2 * HOUR)
-    ready = threading.Barrier(3)
+    all_have_stored, hold_new = threading.Barrier(3), guard.hold_new
+
+    def together(*arguments: Any) -> int:
+        all_have_stored.wait(30)
+        return hold_new(*arguments)
 
     def judge(name: str) -> None:
         with db.connect(capped.conninfo, autocommit=True) as conn:
             run = runs.start(conn, dag_id="tests", run_id=name, shop="default", look=look)
-            ready.wait(10)
             qualify.qualify(conn, capped.shop, BY_NAME[name], run, now=look.as_of)
 
+    monkeypatch.setattr(guard, "hold_new", together)
     threads = [threading.Thread(target=judge, args=(name,)) for name in (CREATED, LABEL, REFUND)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
     assert states(capped) == {("pending", None): 3, CROWD: 6}
 
 

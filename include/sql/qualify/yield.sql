@@ -1,12 +1,13 @@
 -- What the rule yields, each row marked as known to the ledger or not, and as baseline: from before the rule started, or
--- seen together with a return that is over a month old by then: it has come back from where nobody looked.
+-- without a time of its own and first seen with a return of more than a month ago, which the mirror did not hold till then
+-- (mirror_days was raised, or it was touched again): nobody looked at it before.
 -- The text of the event's own file stands in for the name in braces.
 INSERT INTO candidate
 SELECT
     e.event_id, %(event_type)s, due.key, due.return_id, due.fact_at, due.occurred_at, due.detail,
     due.fact_at <= %(starts_at)s
     OR (due.timed_by <> 'itself' AND (due.looked_after < %(starts_at)s) IS NOT FALSE)
-    OR revenant.return_id IS NOT NULL,
+    OR unheld.return_id IS NOT NULL,
     e.event_id IS NOT NULL,
     due.timed_by = 'itself'
 FROM (
@@ -28,7 +29,7 @@ LEFT JOIN LATERAL (
         AND r.created_at < r.first_seen_at - INTERVAL '31 days'
         AND due.looked_after <= r.previous_look_at
     LIMIT 1
-) AS revenant ON true
+) AS unheld ON true
 WHERE
     (%(window_start)s::timestamptz IS NULL OR due.fact_at >= %(window_start)s)
     AND (%(window_end)s::timestamptz IS NULL OR due.fact_at < %(window_end)s);
