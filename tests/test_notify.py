@@ -1,10 +1,6 @@
 """Who is told of held events: once, with numbers and names only, and a run is none the worse when it cannot be said."""
 
-import json
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import pytest
@@ -14,41 +10,9 @@ from loop_attentive import notify, qualify, runs
 from loop_attentive.catalogue import BY_NAME
 from loop_attentive.errors import NeedsMending
 from tests.floor import HOUR, T0, Floor
+from tests.webhook import Receiver
 
 CREATED = "Loop Return Created"
-
-
-class Receiver:
-    """A webhook that keeps what it is told. status: of its answers."""
-
-    def __init__(self) -> None:
-        self.status = 200
-        self.messages: list[str] = []
-        self.paths: list[str] = []
-
-    @contextmanager
-    def running(self) -> Iterator[int]:
-        receiver = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                said = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                receiver.paths.append(self.path)
-                if receiver.status == 200:
-                    receiver.messages.append(said["text"])
-                self.send_response(receiver.status)
-                self.send_header("Location", "/elsewhere")
-                self.end_headers()
-
-            def log_message(self, *_: Any) -> None:
-                return
-
-        with HTTPServer(("127.0.0.1", 0), Handler) as server:
-            thread = threading.Thread(target=server.serve_forever)
-            thread.start()
-            yield server.server_port
-            server.shutdown()
-            thread.join()
 
 
 @pytest.fixture
@@ -91,7 +55,7 @@ def test_a_run_is_told_of_once_in_numbers_and_names(
         "Held and not sent in shop default: 3 (DAG loop_attentive_hourly, run manual__1).",
         "- 3 Loop Return Created: more than max_events_per_run (bound 2)",
     ]
-    assert 'Trigger loop_attentive_resolve with state held and run_id "manual__1"' in message
+    assert "Trigger loop_attentive_resolve with state held and of_run manual__1 to send or discard them" in message
     assert "4155552671" not in message
 
 

@@ -46,7 +46,7 @@ def text(shop: Shop, dag_id: str, run_id: str, held: Sequence[Held]) -> str:
         [
             f"Held and not sent in shop {shop.name}: {sum(one.events for one in held):,} (DAG {dag_id}, run {run_id}).",
             *lines,
-            f'Trigger loop_attentive_resolve{shop.dag_suffix} with state held and run_id "{run_id}" to send or discard '
+            f"Trigger loop_attentive_resolve{shop.dag_suffix} with state held and of_run {run_id} to send or discard "
             "them; docs/guard.md says how to tell an accident from a busy hour. Until then they wait, and those that "
             "speak of something that happened expire after 24 hours.",
         ]

@@ -25,8 +25,8 @@ SHOPS: dict[str, dict[str, Any]] = {
     "ended": SINCE,
     "by_hand": SINCE,
     "shadow": SINCE | {"mode": "shadow"},
-    "careful": SINCE | {"only_recipients": [EMAIL], "max_events_per_run": 2},
-    "decided": SINCE | {"max_events_per_run": 2},
+    "careful": SINCE | {"only_recipients": [EMAIL], "max_events_per_run": 2, "notify": "chat"},
+    "decided": SINCE | {"max_events_per_run": 2, "notify": "chat"},
     "hollow": SINCE,
     "chaos": SINCE | {"requests_per_second": 600},
 }

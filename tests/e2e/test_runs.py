@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 from loop_attentive.catalogue import CATALOGUE
 from sandbox.attentive import Fault
 from sandbox.warehouse import World, fill
-from tests.e2e.house import DAY, HOUR, House, Merchant, Run
+from tests.e2e.house import DAY, EMAIL, HOUR, KEY, PHONE_DIGITS, STATUS_PAGE, House, Merchant, Run, set_connection
 from tests.e2e.story import story
+from tests.webhook import Receiver
 
 
 class Life:
@@ -132,9 +133,12 @@ def test_what_a_shop_sets_is_obeyed(house: House) -> None:
         merchant.put_returns(3, 22 * DAY)
         merchant.put_returns(1, 29 * DAY)
     careful.put_returns(1, 29 * DAY, customer_email="somebody.else@example.com", customer_phone=None)
-    runs = {merchant: merchant.scheduled(merchant.daily) for merchant in (shadow, careful)}
-    for merchant, run in runs.items():
-        merchant.succeeds(run)
+    chat = Receiver()
+    with chat.running() as port:
+        set_connection(house.airflow, "chat", conn_type="http", host=f"http://127.0.0.1:{port}/hook")
+        runs = {merchant: merchant.scheduled(merchant.daily) for merchant in (shadow, careful)}
+        for merchant, run in runs.items():
+            merchant.succeeds(run)
     assert shadow.outcomes() == {
         ("Return Expiring", "suppressed", "shadow"): 3,
         ("Return Expired", "suppressed", "shadow"): 1,
@@ -145,6 +149,11 @@ def test_what_a_shop_sets_is_obeyed(house: House) -> None:
         ("Return Expired", "accepted", None): 1,
         ("Return Expired", "suppressed", "not on the test list"): 1,
     }
+    [message] = chat.messages
+    assert "- 3 Loop Return Expiring: more than max_events_per_run (bound 2)" in message
+    assert runs[careful]["dag_run_id"] in message
+    assert not [canary for canary in (PHONE_DIGITS, EMAIL, STATUS_PAGE, KEY) if canary in message]
+    assert message.splitlines()[0] in str(careful.airflow.log(careful.task(runs[careful], "audit")))
     [told] = careful.attentive.received
     assert told.body is not None
     assert told.body["user"].keys() == {"email"}, "the phone is not on the list"
