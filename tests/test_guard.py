@@ -156,15 +156,6 @@ def test_the_runs_of_a_backfill_count_together(floor: Floor) -> None:
     assert states(floor) == {("accepted", None): 400, FLOOD: 400}
 
 
-def test_what_a_person_has_approved_already_is_not_guarded(floor: Floor) -> None:
-    floor.start()
-    returns(floor, 1, 501, created_at=T0 + HOUR)
-    look = floor.look(T0 + 2 * HOUR)
-    run = runs.start(floor.conn, dag_id="tests", run_id="plan", shop="default", look=look)
-    result = qualify.qualify(floor.conn, floor.shop, BY_NAME[CREATED], run, now=look.as_of, guarded=False)
-    assert result.states == {"pending": 501}
-
-
 def test_what_is_released_together_is_guarded_as_well(floor: Floor) -> None:
     floor.start()
     floor.settings(mode="shadow")

@@ -21,6 +21,7 @@ class EventType:
     name: the event's name at Attentive, without the shop's prefix.
     daily: judged by the daily DAG; otherwise by the hourly one.
     reminder: speaks of the present: sent only while it still holds, however late.
+    change: speaks of a state that came after another: known only where a look saw it.
     money: about money: neither waits for other events of its return nor makes them wait, and is
         never sent again on a guess.
     version: raised when the rule's meaning changes; the new one starts where the old one stopped.
@@ -29,6 +30,7 @@ class EventType:
     name: str
     daily: bool = False
     reminder: bool = False
+    change: bool = False
     money: bool = False
     version: int = 1
 
@@ -56,11 +58,11 @@ class EventType:
 
 CATALOGUE: tuple[EventType, ...] = (
     EventType("Loop Return Created"),
-    EventType("Loop Return Status Updated"),
+    EventType("Loop Return Status Updated", change=True),
     EventType("Loop Label Created"),
-    EventType("Loop Label Updated"),
-    EventType("Loop Exchange Out Of Stock"),
-    EventType("Loop Out Of Stock Resolved"),
+    EventType("Loop Label Updated", change=True),
+    EventType("Loop Exchange Out Of Stock", change=True),
+    EventType("Loop Out Of Stock Resolved", change=True),
     EventType("Loop Return Expiring", daily=True, reminder=True),
     EventType("Loop Return Expired", daily=True, reminder=True),
     EventType("Loop Instant Exchange Reminder", daily=True, reminder=True),

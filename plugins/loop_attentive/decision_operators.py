@@ -25,9 +25,12 @@ def asker_of(context: Context, shop: Shop) -> decisions.Asker:
     return decisions.Asker(shop.name, dag_run.dag_id, dag_run.run_id)
 
 
-def start_run(conn: psycopg.Connection[Any], asker: decisions.Asker) -> None:
-    """Records a run that looks at nothing: what it sends is counted by it."""
-    runs.start(conn, dag_id=asker.dag_id, run_id=asker.run_id, shop=asker.shop, look=Look(datetime.now(UTC), 0, 0))
+def start_run(
+    conn: psycopg.Connection[Any], asker: decisions.Asker, window: tuple[datetime, datetime] | None = None
+) -> None:
+    """Records a run that has looked at nothing: what it sends is counted by it. window: of a backfill."""
+    look = Look(datetime.now(UTC), 0, 0)
+    runs.start(conn, dag_id=asker.dag_id, run_id=asker.run_id, shop=asker.shop, look=look, window=window)
 
 
 def selection_of(context: Context) -> decisions.Selection:
@@ -44,6 +47,15 @@ def selection_of(context: Context) -> decisions.Selection:
         last=date.fromisoformat(given["to"]) if given["to"] else None,
         of_run=given["of_run"] or None,
     )
+
+
+def answered(answer: Any) -> tuple[str, str]:
+    """What a person chose, and their name; skips the task when it is to change nothing."""
+    [choice] = answer["chosen_options"]
+    who = (answer["responded_by_user"] or {}).get("name") or SOMEBODY
+    if choice == NOTHING:
+        raise AirflowSkipException(f"{who} chose to change nothing.")
+    return choice, who
 
 
 class SwitchOperator(StepOperator):
@@ -76,8 +88,8 @@ class ProposeOperator(StepOperator):
 class ApproveOperator(HITLOperator):
     """Asks a person, and takes no slot while it waits."""
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(options=[APPROVE, DISCARD, NOTHING], **kwargs)
+    def __init__(self, *, options: Sequence[str] = (APPROVE, DISCARD, NOTHING), **kwargs: Any) -> None:
+        super().__init__(options=list(options), **kwargs)
 
 
 class DecideOperator(StepOperator):
@@ -90,10 +102,7 @@ class DecideOperator(StepOperator):
         self.answer = answer
 
     def step(self, context: Context, conn: psycopg.Connection[Any], shop: Shop) -> dict[str, int]:
-        [choice] = self.answer["chosen_options"]
-        who = (self.answer["responded_by_user"] or {}).get("name") or SOMEBODY
-        if choice == NOTHING:
-            raise AirflowSkipException(f"{who} chose to change nothing.")
+        choice, who = answered(self.answer)
         selection = selection_of(context)
         decided = decisions.decide(
             conn,

@@ -63,7 +63,7 @@ def throw_switch(conn: psycopg.Connection[Any], asker: Asker, *, action: str, wh
     if action not in ("stop", "go on"):
         raise NeedsMending(f"There is no action {action!r} for the switch: choose stop or go on.")
     with conn.transaction():
-        if not _is_decided(conn, asker):
+        if not is_decided(conn, asker):
             record(conn, **asker._asdict(), action=action, who=who, why=_reason(why))
 
 
@@ -184,7 +184,7 @@ def decide(conn: psycopg.Connection[Any], shop: Shop, asker: Asker, selection: S
     with conn.transaction(), psycopg.ClientCursor(conn) as cur:
         cur.execute("SELECT pg_advisory_xact_lock(hashtextextended('loop_attentive decides ' || %s, 0))", (shop.name,))
         proposed = _count(conn, "SELECT count(*) FROM proposed WHERE (shop, dag_id, run_id) = (%s, %s, %s)", asker)
-        if _is_decided(conn, asker):
+        if is_decided(conn, asker):
             events = _count(conn, "SELECT sum(events) FROM decision WHERE (shop, dag_id, run_id) = (%s, %s, %s)", asker)
             return Decided(events, proposed - events)
         cur.execute(cast(LiteralString, db.sql("ledger/take_proposed")), asker._asdict())
@@ -230,7 +230,8 @@ def record(
     return cast(tuple[int], row)[0]
 
 
-def _is_decided(conn: psycopg.Connection[Any], asker: Asker) -> bool:
+def is_decided(conn: psycopg.Connection[Any], asker: Asker) -> bool:
+    """Whether the run's decision was made before."""
     return _count(conn, "SELECT count(*) FROM decision WHERE (shop, dag_id, run_id) = (%s, %s, %s)", asker) > 0
 
 

@@ -64,20 +64,22 @@ def qualify(
     run: Run,
     *,
     now: datetime | None = None,
-    guarded: bool = True,
+    plan_id: int | None = None,
 ) -> Qualified:
     """Judges one rule for a run, and commits.
 
     A usual run judges all that its look saw since the rule's mark, which it moves; a backfill judges what happened in
     its interval, whenever it was seen, and moves no mark. A stale source puts reminders off; it uses up none.
-    now: what lateness is judged by, aware; by default the ledger's clock. guarded: whether what is above a bound is
-    held; False for what a person has approved already.
+    now: what lateness is judged by, aware; by default the ledger's clock. plan_id: a plan that a person has approved:
+    its events alone are taken, and none is held.
     """
     with conn.transaction(), psycopg.ClientCursor(conn) as cur:
         starts_at, mark = _lock_rule(cur, shop, event)
         fresh, why_not = rules.freshness(conn, shop, run.as_of)
         now = now or _ledger_now(cur)
         _ask(cur, shop, event, run, starts_at, mark, fresh)
+        if plan_id is not None:
+            cur.execute(cast(LiteralString, db.sql("backfill/keep_planned")), {"plan_id": plan_id})
         yielded, known = _counts(cur)
         if event.reminder and known:
             _revive(conn, cur, shop, run, now)
@@ -98,12 +100,31 @@ def qualify(
                 "WHERE shop = %s AND event_type = %s AND version = %s",
                 (run.as_of, shop.name, event.name, event.version),
             )
-        if guarded and states["pending"]:
+        if plan_id is None and states["pending"]:
             held = min(guard.hold_new(cur, shop, event, run, now), states["pending"])
             states = states + Counter(held=held) - Counter(pending=held)
         result = Qualified(yielded, known, states.total(), dict(states), why_not if event.reminder else None)
         _record(cur, run, event, result, omitted)
     return result
+
+
+def foresee(
+    conn: psycopg.Connection[Any], shop: Shop, event: EventType, run: Run, *, now: datetime | None = None
+) -> Iterator[pd.DataFrame]:
+    """What qualify would make of what the ledger does not know, in the caller's transaction; nothing is stored.
+
+    Yields frames with at least the LEDGER_COLUMNS, a chunk at a time.
+    """
+    with psycopg.ClientCursor(conn) as cur:
+        starts_at, mark = _lock_rule(cur, shop, event)
+        fresh, _ = rules.freshness(conn, shop, run.as_of)
+        now = now or _ledger_now(cur)
+        _ask(cur, shop, event, run, starts_at, mark, fresh)
+        key = people.hash_key(conn)
+    for rows in _baseline(conn):
+        yield pd.DataFrame(rows, columns=LEDGER_COLUMNS)
+    for facts in _facts(conn, shop, known=False):
+        yield judge(facts, shop, event, now, key)
 
 
 def _ledger_now(cur: psycopg.Cursor[Any]) -> datetime:

@@ -27,6 +27,7 @@ SHOPS: dict[str, dict[str, Any]] = {
     "shadow": SINCE | {"mode": "shadow"},
     "careful": SINCE | {"only_recipients": [EMAIL], "max_events_per_run": 2, "notify": "chat"},
     "decided": SINCE | {"max_events_per_run": 2, "notify": "chat"},
+    "ranged": SINCE,
     "hollow": SINCE,
     "chaos": SINCE
     | {"requests_per_second": 600, "max_events_per_run": 100_000},  # so young a shop is a flood in itself

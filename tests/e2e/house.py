@@ -81,6 +81,7 @@ class Merchant:
         suffix = "" if name == "default" else f"__{name}"
         self.hourly, self.daily = f"loop_attentive_hourly{suffix}", f"loop_attentive_daily{suffix}"
         self.resolve, self.stop = f"loop_attentive_resolve{suffix}", f"loop_attentive_stop{suffix}"
+        self.backfill = f"loop_attentive_backfill{suffix}"
         self._ids = iter(range(1, 10**6))
         self.open_ledger(ledger)
         self.connect_warehouse()

@@ -1,9 +1,12 @@
 """People decide in Airflow's UI: about what waits for them, and whether a shop sends at all."""
 
 from collections import Counter
+from datetime import UTC, datetime
 
-from tests.e2e.house import HOUR, House
+from tests.e2e.house import DAY, HOUR, House
 from tests.e2e.story import story
+
+CREATED = "Loop Return Created"
 
 
 @story
@@ -48,3 +51,36 @@ def test_what_waits_for_a_person_is_decided_in_the_ui_and_sent_at_once(house: Ho
     assert merchant.statuses() == Counter(accepted=4)
     merchant.each_exactly_once()
     merchant.adds_up()
+
+
+@story
+def test_a_range_of_days_is_previewed_approved_and_sent(house: House) -> None:
+    merchant = house.merchants["ranged"]
+    merchant.put_returns(2, HOUR)
+    merchant.put_returns(1, 50 * HOUR)
+    today = datetime.now(UTC)
+    days = {"from": str((today - 3 * DAY).date()), "to": str((today + DAY).date())}
+
+    previewed = merchant.trigger(merchant.backfill, events=[CREATED], **days)
+    merchant.succeeds(previewed)
+    assert merchant.task(previewed, "approve")["state"] == "skipped"
+    assert merchant.statuses() == Counter()
+    assert merchant.rows("SELECT verdict, sum(events)::int FROM audit_plan WHERE shop = %s GROUP BY 1 ORDER BY 1") == [
+        ("late", 1),
+        ("new", 2),
+    ]
+
+    declined = merchant.trigger(merchant.backfill, mode="send", events=[CREATED], **days)
+    merchant.answers(declined, "approve", "Change nothing")
+    merchant.succeeds(declined)
+    assert merchant.statuses() == Counter()
+
+    sent = merchant.trigger(merchant.backfill, mode="send", events=[CREATED], **days)
+    asked = merchant.answers(sent, "approve", "Approve")
+    assert "**2 events would be sent**" in asked
+    assert "Examples" in asked
+    merchant.succeeds(sent)
+    assert merchant.statuses() == Counter(accepted=2)
+    merchant.each_exactly_once()
+    merchant.adds_up()
+    assert merchant.rows("SELECT action, events FROM audit_decision WHERE shop = %s") == [("backfill", 2)]

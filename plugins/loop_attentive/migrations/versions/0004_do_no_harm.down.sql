@@ -1,3 +1,8 @@
+DROP VIEW loop_attentive.audit_plan;
+DROP TABLE loop_attentive.plan_event;
+DROP TABLE loop_attentive.plan_count;
+DROP TABLE loop_attentive.plan;
+
 DROP VIEW loop_attentive.opted_out;
 ALTER TABLE loop_attentive.mirror_return DROP COLUMN opted_out;
 ALTER TABLE loop_attentive.shop DROP COLUMN cleaned_of, DROP COLUMN account;

@@ -103,3 +103,46 @@ CREATE TABLE loop_attentive.hold (
     PRIMARY KEY (run_key, event_type, reason)
 );
 CREATE INDEX hold_untold ON loop_attentive.hold (run_key) WHERE told < events;
+
+-- ── Plans of backfills ──────────────────────────────────────────────────────
+
+-- What a run of loop_attentive_backfill foresaw for a range of days.
+CREATE TABLE loop_attentive.plan (
+    plan_id     bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    shop        text NOT NULL,
+    dag_id      text NOT NULL,
+    run_id      text NOT NULL,
+    made_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
+    as_of       timestamptz NOT NULL, -- of its look
+    first_day   date NOT NULL,        -- by the shop's clock; both included
+    last_day    date NOT NULL,
+    event_types text[] NOT NULL,
+    UNIQUE (shop, dag_id, run_id)
+);
+
+CREATE TABLE loop_attentive.plan_count (
+    plan_id    bigint NOT NULL REFERENCES loop_attentive.plan ON DELETE CASCADE,
+    event_type text NOT NULL,
+    day        date NOT NULL, -- of the fact, by the shop's clock
+    verdict    text NOT NULL,
+    reason     text,
+    releasable boolean NOT NULL,
+    events     bigint NOT NULL
+);
+CREATE INDEX plan_count_of_plan ON loop_attentive.plan_count (plan_id);
+
+-- The events that it would send, which the ledger did not hold then.
+CREATE TABLE loop_attentive.plan_event (
+    plan_id    bigint NOT NULL REFERENCES loop_attentive.plan ON DELETE CASCADE,
+    event_type text NOT NULL,
+    key        text NOT NULL,
+    event_id   uuid NOT NULL,
+    PRIMARY KEY (plan_id, event_type, key)
+);
+
+CREATE VIEW loop_attentive.audit_plan AS
+SELECT
+    p.plan_id, p.shop, p.dag_id, p.run_id, p.made_at, p.as_of, p.first_day, p.last_day,
+    c.event_type, c.day, c.verdict, c.reason, c.releasable, c.events
+FROM loop_attentive.plan AS p
+LEFT JOIN loop_attentive.plan_count AS c USING (plan_id);
