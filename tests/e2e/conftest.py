@@ -26,7 +26,7 @@ SHOPS: dict[str, dict[str, Any]] = {
     "by_hand": SINCE,
     "shadow": SINCE | {"mode": "shadow"},
     "careful": SINCE | {"only_recipients": [EMAIL], "max_events_per_run": 2, "notify": "chat"},
-    "decided": SINCE | {"max_events_per_run": 2, "notify": "chat"},
+    "decided": SINCE | {"max_events_per_run": 2},
     "ranged": SINCE,
     "hollow": SINCE,
     "chaos": SINCE
