@@ -29,6 +29,7 @@ from loop_attentive import (
     notify,
     people,
     removal,
+    retention,
     revision,
     rules,
     runs,
@@ -319,6 +320,17 @@ class SendOperator(BaseAsyncOperator):
             )
             self.stop = watched.stop
             return result
+
+
+class PurgeOperator(StepOperator):
+    """Deletes from the ledger what is older than the shop's retention_days, for some minutes at most."""
+
+    def step(self, context: Context, conn: psycopg.Connection[Any], shop: Shop) -> dict[str, int]:
+        purged = retention.purge(conn, shop)
+        self.log.info("Deleted %d events and %d attempts of more than %d days ago%s.",
+                      purged.events, purged.attempts, shop.retention_days,
+                      "" if purged.is_all else "; the next run goes on")  # fmt: skip
+        return {"events": purged.events, "attempts": purged.attempts}
 
 
 class AuditOperator(StepOperator):

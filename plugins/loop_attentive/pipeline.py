@@ -10,6 +10,7 @@ from loop_attentive.operators import (
     AuditOperator,
     LookOperator,
     PlanOperator,
+    PurgeOperator,
     QualifyOperator,
     SendOperator,
     WaitAsTold,
@@ -27,6 +28,9 @@ PLAN = """Counts what is to be sent, by this run and by earlier ones, and splits
 SEND = """Each batch: lease, mark, send, settle. The ledger decides what leaves, in the order of each return and at the
 pace of the Attentive account, so that a retry, a cleared task or a second run sends nothing twice."""
 
+PURGE = """Deletes from the ledger what is older than the shop's `retention_days`, in small steps and for ten minutes at
+most; their counts stay (`audit_purged`). It comes when everything has been sent, and whatever happened before it."""
+
 AUDIT = """Sums the run up in its log and fails when it does not add up: rows yielded = new + known, new events = the
 sum of their states, attempts = requests. It runs whatever happened before it, and fails when a step before it did."""
 
@@ -39,8 +43,13 @@ def rule_doc(event: EventType) -> str:
     return f"**{event.name}.** {event.meaning}\n\n```sql\n{event.sql_file.read_text()}```"
 
 
-def pipeline(dag_id: str, *, cron: str, shop: Shop, events: Sequence[EventType], doc: str | None) -> DAG:
-    """A DAG that looks at one shop's source on a schedule and sends the events that have become due."""
+def pipeline(
+    dag_id: str, *, cron: str, shop: Shop, events: Sequence[EventType], doc: str | None, purges: bool = False
+) -> DAG:
+    """A DAG that looks at one shop's source on a schedule and sends the events that have become due.
+
+    purges: whether it also deletes what is older than the shop's retention.
+    """
     with DAG(
         dag_id=f"{dag_id}{shop.dag_suffix}",
         schedule=CronDataIntervalTimetable(cron, timezone=shop.time_zone),
@@ -56,7 +65,8 @@ def pipeline(dag_id: str, *, cron: str, shop: Shop, events: Sequence[EventType],
             for event in events:
                 QualifyOperator(task_id=event.slug, shop=shop.name, event_type=event.name, doc_md=rule_doc(event))
         # One rule that fails keeps no other event from being sent; the run fails by its audit.
-        extract >> rules >> send_and_audit(shop, events, trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS)
+        ends = send_and_audit(shop, events, trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS, purges=purges)
+        extract >> rules >> ends
     return dag
 
 
@@ -74,9 +84,13 @@ def by_hand(dag_id: str, *, shop: Shop, params: dict[str, Param], doc: str | Non
 
 
 def send_and_audit(
-    shop: Shop, events: Sequence[EventType] = (), trigger_rule: TriggerRule = TriggerRule.ALL_SUCCESS
+    shop: Shop,
+    events: Sequence[EventType] = (),
+    trigger_rule: TriggerRule = TriggerRule.ALL_SUCCESS,
+    *,
+    purges: bool = False,
 ) -> PlanOperator:
-    """The end of every run: what is pending is planned, sent, and summed up. The first of the three."""
+    """The end of every run: what is pending is planned, sent, and summed up. The first of the tasks."""
     plan = PlanOperator(task_id="plan", shop=shop.name, trigger_rule=trigger_rule, doc_md=PLAN)
     send = SendOperator.partial(
         task_id="send",
@@ -90,4 +104,8 @@ def send_and_audit(
         task_id="audit", shop=shop.name, event_types=names, trigger_rule=TriggerRule.ALL_DONE, doc_md=AUDIT
     )
     plan >> send >> audit
+    if purges:
+        # Before the audit, which tells when it fails; after sending, which it must not keep waiting.
+        purge = PurgeOperator(task_id="purge", shop=shop.name, trigger_rule=TriggerRule.ALL_DONE, doc_md=PURGE)
+        send >> purge >> audit
     return plan

@@ -38,6 +38,9 @@ FORBIDDEN_IN_TYPES = "\"'(){}[]\\|,"
 RULES_LOOK_BACK_DAYS = 31
 """How far back the rules read the mirror, which must hold more than that."""
 
+RETENTION_MARGIN_DAYS = RULES_LOOK_BACK_DAYS
+"""By so much the ledger remembers longer than the mirror: what a change that the mirror still holds led to is there."""
+
 
 def _matching(pattern: str, allowed: str) -> AfterValidator:
     def check(text: str) -> str:
@@ -141,11 +144,23 @@ class Shop(BaseModel):
     freshness_hours: Annotated[float, Field(gt=0, le=8_760, allow_inf_nan=False)] | None = 26
     instant_exchange_window_days: Annotated[int, Field(gt=0, le=365)] | None = None
     mirror_days: Annotated[int, Field(gt=RULES_LOOK_BACK_DAYS, le=3_650)] = 120
+    retention_days: Annotated[int, Field(gt=0, le=36_500)] = Field(default=400, validate_default=True)
     events_off: Annotated[frozenset[str], BeforeValidator(_event_names)] = frozenset()
     only_recipients: frozenset[str] = frozenset()
     max_events_per_run: Annotated[int, Field(ge=0)] | None = None
     max_per_person_per_day: Annotated[int, Field(gt=0)] = 6
     notify: ConnectionId | None = None
+
+    @field_validator("retention_days")
+    @classmethod
+    def _outlive_the_mirror(cls, days: int, info: ValidationInfo) -> int:
+        mirror_days = info.data.get("mirror_days", 0)  # absent: wrong itself
+        if days < mirror_days + RETENTION_MARGIN_DAYS:
+            raise ValueError(
+                f"should be at least {mirror_days + RETENTION_MARGIN_DAYS}, "
+                f"{RETENTION_MARGIN_DAYS} days more than mirror_days ({mirror_days})"
+            )
+        return days
 
     @field_validator("only_recipients", mode="before")
     @classmethod

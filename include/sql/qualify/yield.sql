@@ -1,6 +1,7 @@
 -- What the rule yields, each row marked as known to the ledger or not, and as baseline: from before the rule started, or
 -- without a time of its own and first seen with a return of more than a month ago, which the mirror did not hold till then
 -- (mirror_days was raised, or it was touched again): nobody looked at it before.
+-- Known is also what has been purged, where its own time would not make it late: it is never made again.
 -- The text of the event's own file stands in for the name in braces.
 INSERT INTO candidate
 SELECT
@@ -8,7 +9,7 @@ SELECT
     due.fact_at <= %(starts_at)s
     OR (due.timed_by <> 'itself' AND (due.looked_after < %(starts_at)s) IS NOT FALSE)
     OR unheld.return_id IS NOT NULL,
-    e.event_id IS NOT NULL,
+    e.event_id IS NOT NULL OR purged.key_hash IS NOT NULL,
     due.timed_by = 'itself'
 FROM (
 {rule}
@@ -30,6 +31,12 @@ LEFT JOIN LATERAL (
         AND due.looked_after <= r.previous_look_at
     LIMIT 1
 ) AS unheld ON true
+LEFT JOIN LATERAL (
+    SELECT p.key_hash
+    FROM purged_key AS p
+    WHERE due.timed_by <> 'itself' AND p.key_hash = key_hash(%(shop)s, %(event_type)s, due.key)
+    LIMIT 1
+) AS purged ON true
 WHERE
     (%(window_start)s::timestamptz IS NULL OR due.fact_at >= %(window_start)s)
     AND (%(window_end)s::timestamptz IS NULL OR due.fact_at < %(window_end)s);

@@ -9,6 +9,11 @@ ALTER TABLE loop_attentive.shop DROP COLUMN cleaned_of, DROP COLUMN account;
 DROP TABLE loop_attentive.opt_out;
 
 DROP TABLE loop_attentive.hold;
+
+DROP VIEW loop_attentive.audit_purged;
+DROP TABLE loop_attentive.purged_key;
+DROP FUNCTION loop_attentive.key_hash (text, text, text);
+DROP TABLE loop_attentive.purged;
 DROP VIEW loop_attentive.audit_decision;
 DROP TABLE loop_attentive.proposed;
 DROP TABLE loop_attentive.decision_event;

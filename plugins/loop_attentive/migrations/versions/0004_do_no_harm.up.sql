@@ -146,3 +146,31 @@ SELECT
     c.event_type, c.day, c.verdict, c.reason, c.releasable, c.events
 FROM loop_attentive.plan AS p
 LEFT JOIN loop_attentive.plan_count AS c USING (plan_id);
+
+-- ── Retention ───────────────────────────────────────────────────────────────
+
+-- What the purge left of the events that it deleted: how many there were, by the month of the fact (UTC).
+CREATE TABLE loop_attentive.purged (
+    shop       text NOT NULL,
+    event_type text NOT NULL,
+    status     text NOT NULL,
+    month      date NOT NULL,
+    events     bigint NOT NULL,
+    attempts   bigint NOT NULL,
+    PRIMARY KEY (shop, event_type, status, month)
+);
+
+-- The name of an event in 16 bytes, the same on every server and in every version.
+CREATE FUNCTION loop_attentive.key_hash(shop text, event_type text, key text) RETURNS bytea
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN substring(sha256(convert_to(loop_attentive.event_key(shop, event_type, key), 'UTF8')) FOR 16);
+
+-- Keys of deleted events that have no time of their own, so that none is ever made again: a return that is touched after
+-- years would yield them as of that day. The others are late for ever.
+CREATE TABLE loop_attentive.purged_key (
+    key_hash bytea PRIMARY KEY
+);
+
+CREATE VIEW loop_attentive.audit_purged AS
+SELECT shop, event_type, status, month, events, attempts
+FROM loop_attentive.purged;
