@@ -10,7 +10,7 @@ INSTALL := $(VENV) -m pip install -qq --disable-pip-version-check --no-input
 
 export PYTHONPATH := $(CURDIR)/plugins:$(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
-.PHONY: help demo picture test test-long bench lint migrate forget airflow clean
+.PHONY: help demo picture test test-long bench lint vulnerabilities migrate forget airflow clean
 
 help: ## what there is to run (the default)
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -34,6 +34,9 @@ lint: .venv/installed-dev ## style (ruff) and types (mypy)
 	@$(VENV) -m ruff check .
 	@$(VENV) -m ruff format --check .
 	@$(VENV) -m mypy
+
+vulnerabilities: .venv/installed .venv/audit/installed ## whether any pin has a known vulnerability
+	@$(VENV) -m sandbox.vulnerabilities .venv/audit/bin/pip-audit -r requirements.txt --no-deps --disable-pip
 
 migrate: .venv/installed ## bring mirror and ledger up to date; TO=revision or TO=base: to there, forwards or backwards
 	@$(VENV) -m sandbox migrate $(TO)
@@ -65,4 +68,11 @@ clean: ## remove the virtual environment, the sandbox with all its data, and cac
 .venv/installed-bench: requirements-bench.txt .venv/installed
 	@echo "Installing requirements-bench.txt into .venv ..."
 	@$(INSTALL) -r requirements-bench.txt
+	@touch $@
+
+# By itself: what it needs is none of the project's pins.
+.venv/audit/installed: .venv/installed
+	@echo "Installing pip-audit into .venv/audit ..."
+	@$(PYTHON) -m venv --clear .venv/audit
+	@.venv/audit/bin/python -m pip install -qq --disable-pip-version-check --no-input pip-audit==2.10.1
 	@touch $@
