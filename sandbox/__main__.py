@@ -1,4 +1,5 @@
-"""What the Makefile runs: python -m sandbox demo | picture | migrate [REVISION] | forget OPTIONS | airflow ARGUMENTS"""
+"""What the Makefile runs: python -m sandbox demo | picture | migrate [REVISION] | forget OPTIONS | restored OPTIONS |
+airflow ARGUMENTS"""
 
 import os
 import signal
@@ -34,8 +35,8 @@ def main() -> int:
                 return picture()
             case ["migrate", *revision]:
                 return migrate_to(*revision)
-            case ["forget", *options]:
-                return forget(options)
+            case ["forget" | "restored" as command, *options]:
+                return on_ledger(command, options)
             case ["airflow", *arguments]:
                 return airflow(arguments)
         print(__doc__, file=sys.stderr)
@@ -72,9 +73,9 @@ def migrate_to(revision: str = "head") -> int:
         return run(command_line, settings(server, "") | os.environ)
 
 
-def forget(options: list[str]) -> int:
-    """Forget the people on standard input, in the ledger of the connection loop_attentive_db or in the sandbox's."""
-    command_line = [sys.executable, "-m", "loop_attentive.forget", *options]
+def on_ledger(command: str, options: list[str]) -> int:
+    """Run a command of the project on the ledger of the connection loop_attentive_db, or on the sandbox's."""
+    command_line = [sys.executable, "-m", f"loop_attentive.{command}", *options]
     if "AIRFLOW_CONN_LOOP_ATTENTIVE_DB" in os.environ:
         return run(command_line, {"AIRFLOW_HOME": str(HOME / "airflow")} | os.environ)
     with postgres(HOME / "pg") as server, standin() as attentive:

@@ -11,7 +11,7 @@ INSERT INTO rule (shop, event_type, version, starts_at, completed_at)
 SELECT
     s.shop, c.event_type, c.version,
     CASE
-        WHEN old.version IS NOT NULL THEN coalesce(old.completed_at, old.starts_at)
+        WHEN old.version IS NOT NULL THEN greatest(old.completed_at, old.starts_at)
         WHEN s.enabled_at < %(as_of)s THEN %(as_of)s::timestamptz
     END,
     old.completed_at

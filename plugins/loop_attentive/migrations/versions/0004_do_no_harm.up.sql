@@ -20,7 +20,7 @@ CREATE TABLE loop_attentive.decision (
     decision_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     shop        text NOT NULL,
     action      text NOT NULL CHECK (action IN (
-        'stop', 'go on', 'send', 'discard', 'release', 'delivered', 'backfill', 'forget'
+        'stop', 'go on', 'send', 'discard', 'release', 'delivered', 'backfill', 'forget', 'restored'
     )),
     decided_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
     decided_by  text NOT NULL, -- a user of Airflow; of the machine for a command
