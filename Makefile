@@ -24,7 +24,7 @@ test: .venv/installed-dev ## every test but the long ones; ARGS="-k pace": some 
 test-long: .venv/installed-dev ## the tests that take minutes
 	@$(VENV) -m pytest -m long $(ARGS)
 
-picture: .venv/installed-dev ## docs/ui.png anew: the demo, and what the UI shows then (needs chromium)
+picture: .venv/installed-dev ## the pictures of the UI in docs anew: the demo, and what the UI shows then (needs chromium)
 	@$(VENV) -m sandbox picture
 
 bench: .venv/installed-bench ## every benchmark, in an hour or two; ARGS="--quick": in minutes; ARGS="--only sending": one

@@ -34,7 +34,7 @@ def form(shop: Shop) -> dict[str, Param]:
 for shop in load().values():
     with by_hand("loop_attentive_backfill", shop=shop, params=form(shop), doc=__doc__):
         preview = PreviewOperator(task_id="preview", shop=shop.name)
-        only_to_send = OnlyToSendOperator(task_id="only_to_send")
+        only_to_send = OnlyToSendOperator(task_id="only_to_send", shop=shop.name)
         approve = ApproveOperator(
             task_id="approve",
             options=[APPROVE, NOTHING],

@@ -15,7 +15,7 @@ from psycopg.conninfo import make_conninfo
 
 from loop_attentive.errors import NeedsMending
 from loop_attentive.migrate import migrate
-from sandbox.airflow import LEDGER, WAREHOUSE, command, prepare, settings
+from sandbox.airflow import LEDGER, WAREHOUSE, Airflow, command, prepare, settings
 from sandbox.demo import HOURLY, demo
 from sandbox.postgres import postgres
 from sandbox.processes import HOME, ROOT, Failed, end, standin
@@ -57,10 +57,14 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def picture() -> int:
-    """The picture of the UI in docs, anew."""
-    from sandbox.browser import take_picture  # of the development's requirements
+    """The pictures of the UI in docs, anew."""
+    from sandbox.browser import picture_form, take_picture  # of the development's requirements
 
-    return demo(afterwards=lambda airflow: take_picture(airflow, HOURLY, ROOT / "docs" / "ui.png"))
+    def take(airflow: Airflow) -> None:
+        take_picture(airflow, HOURLY, ROOT / "docs" / "ui.png")
+        picture_form(airflow, "loop_attentive_backfill", ROOT / "docs" / "backfill-form.png")
+
+    return demo(afterwards=take)
 
 
 def migrate_to(revision: str = "head") -> int:

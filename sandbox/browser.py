@@ -57,12 +57,26 @@ def take_picture(airflow: Airflow, dag_id: str, file: Path) -> None:
     with browser(airflow) as page:
         open_run(page, dag_id, run["dag_run_id"])
         show_graph(page)
-        page.wait_for_load_state("networkidle")
-        pictures = [page.screenshot()]
+        photograph(page, file)
 
-        def stands_still() -> bool:
-            pictures.append(page.screenshot())
-            return pictures[-1] == pictures[-2]
 
-        wait_until(stands_still, "the graph has found its place", seconds=SECONDS, every=1)
-        file.write_bytes(pictures[-1])
+def photograph(page: Page, file: Path) -> None:
+    """Once the page stands still."""
+    page.wait_for_load_state("networkidle")
+    pictures = [page.screenshot()]
+
+    def stands_still() -> bool:
+        pictures.append(page.screenshot())
+        return pictures[-1] == pictures[-2]
+
+    wait_until(stands_still, "the page stands still", seconds=SECONDS, every=1)
+    file.write_bytes(pictures[-1])
+
+
+def picture_form(airflow: Airflow, dag_id: str, file: Path) -> None:
+    """The form that starts a DAG by hand."""
+    with browser(airflow) as page:
+        page.goto(f"/dags/{dag_id}")
+        page.get_by_role("button", name="Trigger").first.click()
+        expect(page.get_by_text("Run Parameters").first).to_be_visible()
+        photograph(page, file)

@@ -246,6 +246,14 @@ def blind_spots(shop: Shop, wanted: Range, plan: Plan) -> list[str]:
 # ── Sending ─────────────────────────────────────────────────────────────────
 
 
+def planned(conn: psycopg.Connection[Any], asker: Asker) -> int:
+    """How many events the run's plan would send."""
+    row = conn.execute(
+        "SELECT count(*) FROM plan_event JOIN plan USING (plan_id) WHERE (shop, dag_id, run_id) = (%s, %s, %s)", asker
+    ).fetchone()
+    return cast(tuple[int], row)[0]
+
+
 def approve(conn: psycopg.Connection[Any], asker: Asker, wanted: Range, *, who: str) -> int:
     """Records that a person approved the run's plan, and commits; once, however often it is tried. The plan_id."""
     with conn.transaction():

@@ -5,7 +5,7 @@ from datetime import date
 from typing import Any
 
 import psycopg
-from airflow.sdk import BaseOperator, Context
+from airflow.sdk import Context
 from airflow.sdk.exceptions import AirflowSkipException
 
 from loop_attentive import people, removal
@@ -38,12 +38,17 @@ class PreviewOperator(StepOperator):
         return text
 
 
-class OnlyToSendOperator(BaseOperator):
-    """Ends a run that was only to be a preview."""
+class OnlyToSendOperator(StepOperator):
+    """Ends a run that has nothing to ask: a preview, or a plan without events."""
 
-    def execute(self, context: Context) -> None:
+    def step(self, context: Context, conn: psycopg.Connection[Any], shop: Shop) -> int:
+        from loop_attentive import backfill
+
         if context["params"]["mode"] != SEND:
             raise AirflowSkipException("Mode preview: nothing is sent. The plan is the result of the task preview.")
+        if not (planned := backfill.planned(conn, asker_of(context, shop))):
+            raise AirflowSkipException("The plan holds no event: nobody is asked, nothing is sent.")
+        return planned
 
 
 class EnqueueOperator(StepOperator):

@@ -84,3 +84,7 @@ def test_a_range_of_days_is_previewed_approved_and_sent(house: House) -> None:
     merchant.each_exactly_once()
     merchant.adds_up()
     assert merchant.rows("SELECT action, events FROM audit_decision WHERE shop = %s") == [("backfill", 2)]
+
+    again = merchant.trigger(merchant.backfill, mode="send", events=[CREATED], **days)
+    merchant.succeeds(again)
+    assert merchant.task(again, "approve")["state"] == "skipped", "nothing is left to ask about"

@@ -19,7 +19,7 @@ def test_a_send_waits_as_it_is_told_without_a_slot(house: House) -> None:
     merchant.put_returns(1, 29 * DAY)
     merchant.put_returns(1, 10 * DAY, is_instant_exchange=True, charge_at=datetime.now(UTC) + 5 * DAY)
     merchant.attentive.faults += [
-        Fault(status=429, retry_after=20, count=15),
+        Fault(status=429, retry_after=40, count=15),
         Fault(status=503, body="html", count=3),
         Fault(kind="reset", accepts=True, type="Loop Return Expired", count=1),
         Fault(kind="silence", type="Loop Instant Exchange Reminder", count=1),
