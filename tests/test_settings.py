@@ -197,6 +197,7 @@ def test_a_shop_cannot_be_changed() -> None:
         ("freshness_hours: yes", "freshness_hours: should be a valid number"),
         ("instant_exchange_window_days: 0", "instant_exchange_window_days: should be greater than 0"),
         ("mirror_days: 31", "mirror_days: should be greater than 31"),
+        ("retention_days: 150", "retention_days: should be at least 151, 31 days more than mirror_days (120)"),
         ("events_off: [Loop Label Changed]", "events_off: should be a list of names out of: Loop Return Created, "),
         ("events_off: Loop Label Updated", "events_off: should be a list"),
         ("events_off: [[Loop Label Updated]]", "events_off: should be a list of names"),
@@ -228,6 +229,11 @@ def test_a_prefix_obeys_attentives_rule_for_types(character: str) -> None:
 def test_the_message_lists_every_event(complaint: Complain) -> None:
     message = complaint("events_off: [All]")
     assert all(event.name in message for event in CATALOGUE)
+
+
+@pytest.mark.parametrize(("mirror_days", "kept"), [(120, 400), (369, 400), (3_650, 3_681)])
+def test_the_ledger_remembers_for_longer_than_the_mirror_unasked(mirror_days: int, kept: int) -> None:
+    assert Shop(name="default", mirror_days=mirror_days).retention_days == kept
 
 
 def test_all_problems_are_told_in_one_line(complaint: Complain) -> None:

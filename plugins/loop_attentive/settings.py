@@ -120,6 +120,11 @@ def _event_names(value: object) -> frozenset[str]:
     return frozenset(names)
 
 
+def _usual_retention(shop: dict[str, Any]) -> int:
+    """A year and a month, or as long as the mirror asks for."""
+    return max(400, shop.get("mirror_days", 0) + RETENTION_MARGIN_DAYS)
+
+
 class Shop(BaseModel):
     """One Loop account with its Attentive account, as an entry of shops.yaml describes it.
 
@@ -144,7 +149,7 @@ class Shop(BaseModel):
     freshness_hours: Annotated[float, Field(gt=0, le=8_760, allow_inf_nan=False)] | None = 26
     instant_exchange_window_days: Annotated[int, Field(gt=0, le=365)] | None = None
     mirror_days: Annotated[int, Field(gt=RULES_LOOK_BACK_DAYS, le=3_650)] = 120
-    retention_days: Annotated[int, Field(gt=0, le=36_500)] = Field(default=400, validate_default=True)
+    retention_days: Annotated[int, Field(gt=0, le=36_500)] = Field(default_factory=_usual_retention)
     events_off: Annotated[frozenset[str], BeforeValidator(_event_names)] = frozenset()
     only_recipients: frozenset[str] = frozenset()
     max_events_per_run: Annotated[int, Field(ge=0)] | None = None
