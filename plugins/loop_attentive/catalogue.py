@@ -24,6 +24,7 @@ class EventType:
     change: speaks of a state that came after another: known only where a look saw it.
     money: about money: neither waits for other events of its return nor makes them wait, and is
         never sent again on a guess.
+    needs: what a connector must tell for the rule to be judged (include/sql/sources/*/connector.yaml).
     version: raised when the rule's meaning changes; the new one starts where the old one stopped.
     """
 
@@ -32,6 +33,7 @@ class EventType:
     reminder: bool = False
     change: bool = False
     money: bool = False
+    needs: frozenset[str] = frozenset()
     version: int = 1
 
     @property
@@ -56,17 +58,20 @@ class EventType:
         return CATALOGUE.index(self)
 
 
+UNSHIPPED = frozenset({"updates", "shipped"})
+"""What a connector must tell before anybody is reminded: a package on its way must not look unshipped for ever."""
+
 CATALOGUE: tuple[EventType, ...] = (
     EventType("Loop Return Created"),
-    EventType("Loop Return Status Updated", change=True),
-    EventType("Loop Label Created"),
-    EventType("Loop Label Updated", change=True),
-    EventType("Loop Exchange Out Of Stock", change=True),
-    EventType("Loop Out Of Stock Resolved", change=True),
-    EventType("Loop Return Expiring", daily=True, reminder=True),
-    EventType("Loop Return Expired", daily=True, reminder=True),
-    EventType("Loop Instant Exchange Reminder", daily=True, reminder=True),
-    EventType("Loop Instant Exchange Notice", reminder=True),
+    EventType("Loop Return Status Updated", change=True, needs=frozenset({"updates"})),
+    EventType("Loop Label Created", needs=frozenset({"labels"})),
+    EventType("Loop Label Updated", change=True, needs=frozenset({"labels", "updates"})),
+    EventType("Loop Exchange Out Of Stock", change=True, needs=frozenset({"out_of_stock"})),
+    EventType("Loop Out Of Stock Resolved", change=True, needs=frozenset({"out_of_stock", "updates"})),
+    EventType("Loop Return Expiring", daily=True, reminder=True, needs=UNSHIPPED),
+    EventType("Loop Return Expired", daily=True, reminder=True, needs=UNSHIPPED),
+    EventType("Loop Instant Exchange Reminder", daily=True, reminder=True, needs=UNSHIPPED),
+    EventType("Loop Instant Exchange Notice", reminder=True, needs=UNSHIPPED),
     EventType("Loop Payment Transaction", money=True),
     EventType("Loop Refund Transaction", money=True),
 )

@@ -68,6 +68,7 @@ def look(
         with _told_of_source(origin, "Asking the time and the tables"):
             _check_clock(f"the source of connection {shop.warehouse}", origin.clock(), ledger_now)
             absent = _check_tables(cur, origin)
+            synced_at = origin.last_sync()
         _introduce(cur, shop, as_of, account)
         said_no = people.said_no(conn, shop)
         script(cur, "mirror/stage", {})
@@ -85,7 +86,7 @@ def look(
         script(cur, "mirror/purge", {"shop": shop.name, "horizon": as_of - timedelta(days=shop.mirror_days)})
         _acquaint(cur)
         people.opt_out(conn, shop.name, said_no.found, given=False)
-        _finish(cur, origin, as_of, {name: known.cursor for name, known in cursors.items()}, whole, extracted, changed)
+        _finish(cur, origin, as_of, {name: known.cursor for name, known in cursors.items()}, whole, extracted, changed, synced_at)
     log.info("Looked as of %s: %d rows read, %d new or changed.", as_of.isoformat(), extracted, changed)
     return Look(as_of, extracted, changed)
 
@@ -132,28 +133,25 @@ def _check_clock(whose: str, theirs: datetime, ours: datetime) -> None:
 
 
 def _check_tables(cur: psycopg.Cursor[Any], origin: Source) -> frozenset[str]:
-    """Names of tables that the source does without: labels, if it never had them. Raises for any other gap."""
-    missing = origin.missing()
-    if missing.get("labels") == [] and not scalar(
-        cur,
-        "SELECT has_rows FROM source_cursor WHERE shop = %s AND source_table = 'labels' AND source = %s",
-        (origin.shop.name, origin.identity),
-    ):
-        log.warning("The source has no table labels: no label event, and no reminder as nothing tells what is shipped.")
-        del missing["labels"]
-        absent = frozenset({"labels"})
-    else:
-        absent = frozenset()
+    """Names of tables that the source does without, as it always has. Raises for any other gap."""
+    missing, schema = origin.missing(), origin.shop.source_schema
+    absent = frozenset(origin.absent())
+    vanished = cur.execute(
+        "SELECT source_table FROM source_cursor WHERE shop = %s AND source_table = ANY(%s) AND source = %s AND has_rows",
+        (origin.shop.name, list(absent), origin.identity),
+    ).fetchall()
+    missing |= {f"{schema}.{table}": [] for (table,) in vanished}
     if missing:
-        schema = origin.shop.source_schema
         gaps = "; ".join(
-            f"table {schema}.{table} lacks {', '.join(columns)}" if columns else f"there is no table {schema}.{table}"
+            f"table {table} lacks {', '.join(columns)}" if columns else f"there is no table {table}"
             for table, columns in missing.items()
         )
         raise NeedsMending(
             f"The source of connection {origin.shop.warehouse} is not as connector {origin.shop.connector} needs it: "
             f"{gaps}. Add what is missing (empty or NULL will do), grant SELECT on it, or set the shop's schema."
         )
+    if "labels" in absent:
+        log.warning("The source has no table labels: no label event, and no reminder as nothing tells what is shipped.")
     return absent
 
 
@@ -195,10 +193,10 @@ def _read(
             read = nameless = 0
             with _told_of_source(origin, f"Reading {table.name}"):
                 for raw in origin.read(table, Cursor() if whole else known.cursor):
-                    rows = [row for row in (table.normal(values, zone) for values in raw) if row is not None]
-                    source.advance(known.cursor, table, raw, rows, until=as_of + CLOCK_TOLERANCE)
-                    read, nameless = read + len(raw), nameless + len(raw) - len(rows)
-                    yield table, _Chunk(len(raw), rows)
+                    rows = [row for row in (table.normal(values, zone) for values in raw.rows) if row is not None]
+                    source.advance(known.cursor, table, raw, rows, until=as_of + CLOCK_TOLERANCE, zone=zone)
+                    read, nameless = read + len(raw.rows), nameless + len(raw.rows) - len(rows)
+                    yield table, _Chunk(len(raw.rows), rows)
             log.info("Read %d rows of %s.", read, table.name)
             if nameless:
                 log.warning("Left out %d rows of %s without an id.", nameless, table.name)
@@ -334,6 +332,7 @@ def _finish(
     whole: bool,
     extracted: int,
     changed: int,
+    synced_at: datetime | None,
 ) -> None:
     """Moves the cursors and records the look; the first one enables the shop, and rules start where they must."""
     for name, cursor in cursors.items():
@@ -350,7 +349,7 @@ def _finish(
         "mirror/finish_look",
         {
             "shop": origin.shop.name, "source": origin.identity, "as_of": as_of, "whole": whole,
-            "extracted": extracted, "changed": changed,
+            "extracted": extracted, "changed": changed, "synced_at": synced_at,
             "event_types": [event.name for event in CATALOGUE],
             "versions": [event.version for event in CATALOGUE],
         },

@@ -188,7 +188,7 @@ class QualifyOperator(StepOperator):
 
         result = qualify.qualify(conn, shop, BY_NAME[self.event_type], run_of(context, conn, shop))
         if result.asleep:
-            self.log.warning("No reminder is judged: %s.", result.asleep)
+            self.log.warning("Not judged: %s.", result.asleep)
         self.log.info(
             "%s: %d rows, %d known, %d new: %s.",
             self.event_type, result.yielded, result.known, result.created,

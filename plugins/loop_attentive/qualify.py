@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import psycopg
 
-from loop_attentive import db, guard, payload, people, rules
+from loop_attentive import connectors, db, guard, payload, people, rules
 from loop_attentive.catalogue import BY_NAME, MAX_LATENESS, EventType
 from loop_attentive.event_id import event_ids
 from loop_attentive.runs import Run
@@ -47,7 +47,7 @@ Row = tuple[Any, ...]
 class Qualified:
     """What became of a rule's rows: yielded = known + created, and created by starting state.
 
-    asleep: why reminders were not judged at all, if so.
+    asleep: why the rule was not judged at all, if so.
     """
 
     yielded: int
@@ -76,6 +76,7 @@ def qualify(
     with conn.transaction(), psycopg.ClientCursor(conn) as cur:
         starts_at, mark = _lock_rule(cur, shop, event)
         fresh, why_not = rules.freshness(conn, shop, run.as_of)
+        asleep = connectors.why_off(shop, event) or (why_not if event.reminder else None)
         now = now or _ledger_now(cur)
         _ask(cur, shop, event, run, starts_at, mark, fresh)
         if plan_id is not None:
@@ -103,7 +104,7 @@ def qualify(
         if plan_id is None and states["pending"]:
             held = min(guard.hold_new(cur, shop, event, run, now), states["pending"])
             states = states + Counter(held=held) - Counter(pending=held)
-        result = Qualified(yielded, known, states.total(), dict(states), why_not if event.reminder else None)
+        result = Qualified(yielded, known, states.total(), dict(states), asleep)
         _record(cur, run, event, result, omitted)
     return result
 
@@ -155,6 +156,8 @@ def _ask(
     fresh: bool,
 ) -> None:
     cur.execute(cast(LiteralString, db.sql("qualify/candidates")))
+    if connectors.why_off(shop, event):
+        return
     since = mark if mark and run.window_start is None else "-infinity"
     cur.execute(
         cast(LiteralString, db.sql("qualify/yield").replace("{rule}", rules.rule(event))),

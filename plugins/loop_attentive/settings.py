@@ -30,6 +30,7 @@ from loop_attentive.errors import NeedsMending
 
 SHOPS_FILE = INCLUDE / "shops.yaml"
 SOURCES = INCLUDE / "sql" / "sources"
+BESIDE = INCLUDE / "sql" / "beside"
 DEFAULT_SHOP = "default"
 
 FORBIDDEN_IN_TYPES = "\"'(){}[]\\|,"
@@ -125,6 +126,43 @@ def _usual_retention(shop: dict[str, Any]) -> int:
     return max(400, shop.get("mirror_days", 0) + RETENTION_MARGIN_DAYS)
 
 
+def _beside(system: str) -> AfterValidator:
+    def check(name: str) -> str:
+        known = sorted(folder.name for folder in (BESIDE / system).iterdir() if folder.is_dir())
+        if name not in known:
+            raise ValueError(f"should be one of the folders in include/sql/beside/{system}: {', '.join(known)}")
+        return name
+
+    return AfterValidator(check)
+
+
+class _Tables(BaseModel):
+    """Where other tables of the warehouse are that belong to the shop."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    tables: SchemaName = Field(alias="schema")
+
+
+class Shopify(_Tables):
+    """Shopify's tables: phones and stock. connector: who brought them."""
+
+    connector: Annotated[str, _beside("shopify")] = "fivetran"
+
+
+class Stripe(_Tables):
+    """Stripe's tables: payments and refunds. return_id_in: the key of a charge's metadata that names the return."""
+
+    connector: Annotated[str, _beside("stripe")] = "fivetran"
+    return_id_in: Annotated[str, Field(min_length=1)] | None = None
+
+
+class ConnectorLog(_Tables):
+    """The connector's own record of its syncs. connection: what it calls the one that brings Loop's tables."""
+
+    connection: Annotated[str, Field(min_length=1)]
+
+
 class Shop(BaseModel):
     """One Loop account with its Attentive account, as an entry of shops.yaml describes it.
 
@@ -139,6 +177,9 @@ class Shop(BaseModel):
     mode: Literal["live", "shadow"] = "live"
     connector: Annotated[str, AfterValidator(_connector)] = "canonical"
     source_schema: SchemaName = Field(default="loop", alias="schema")
+    shopify: Shopify | None = None
+    stripe: Stripe | None = None
+    connector_log: ConnectorLog | None = None
     warehouse: ConnectionId = "loop_warehouse"
     attentive: ConnectionId = "attentive"
     event_prefix: Annotated[str, AfterValidator(_event_prefix)] = ""
@@ -231,7 +272,7 @@ def _shop(name: object, values: object) -> Shop:
 def _in_words(detail: Mapping[str, Any]) -> str:
     """One of pydantic's findings as `key: what it should be`, without the value that was given."""
     words = detail["ctx"]["error"] if detail["type"] == "value_error" else detail["msg"].removeprefix("Input ")
-    return f"{detail['loc'][0]}: {words}"
+    return f"{'.'.join(map(str, detail['loc']))}: {words}"
 
 
 def _unknown(key: object, known: Iterable[str]) -> str:

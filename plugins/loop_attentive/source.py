@@ -4,11 +4,13 @@ A connector's SELECTs (include/sql/sources/<connector>/) yield the canonical col
 every value is brought to one form: text without sentinels, folded enumerations, aware UTC times, Decimal money.
 """
 
+import json
 import re
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from decimal import Decimal, InvalidOperation
+from functools import cached_property
 from math import isfinite
 from queue import SimpleQueue
 from threading import Semaphore, Thread
@@ -17,9 +19,9 @@ from typing import Any, Literal, TypeVar, cast
 import psycopg
 import sqlalchemy as sa
 from psycopg.adapt import Loader
-from sqlalchemy.exc import NoSuchTableError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
-from loop_attentive.catalogue import INCLUDE
+from loop_attentive.connectors import Layout, Query
 from loop_attentive.errors import NeedsMending
 from loop_attentive.settings import Shop
 
@@ -279,7 +281,7 @@ class Cursor:
     newest_synced_at: aware UTC, None if the table has none. has_rows: whether it ever had any.
     """
 
-    column: Literal["synced_at", "updated_at"] | None = None
+    column: Literal["synced_at", "moved_at", "updated_at"] | None = None
     position: datetime | None = None
     kind: Literal["zoned", "naive"] | None = None
     newest_synced_at: datetime | None = None
@@ -301,10 +303,6 @@ class Source:
         """Names what is read: another connection, connector or schema is another source."""
         return f"{self.shop.warehouse}/{self.shop.connector}/{self.shop.source_schema}"
 
-    def select(self, table: Table) -> str:
-        path = INCLUDE / "sql" / "sources" / self.shop.connector / f"{table.name}.sql"
-        return path.read_text().replace("{schema}", self.shop.source_schema)
-
     def clock(self) -> datetime:
         """The source's own time, aware UTC."""
         with self.engine.connect() as connection:
@@ -313,43 +311,152 @@ class Source:
             raise NeedsMending(f"The source of connection {self.shop.warehouse} does not tell its time.")
         return now
 
-    def missing(self) -> dict[str, list[str]]:
-        """Canonical tables that cannot be read as they must: name -> absent columns (empty: no such table)."""
-        inspector = sa.inspect(self.engine)
-        absent: dict[str, list[str]] = {}
-        for table in TABLES:
-            try:
-                found = inspector.get_columns(table.name, schema=self.shop.source_schema)
-            except NoSuchTableError:
-                absent[table.name] = []
-                continue
-            names = {column["name"].casefold() for column in found}
-            if lacking := [column for column in table.columns if column not in names]:
-                absent[table.name] = lacking
-        return absent
+    @cached_property
+    def layout(self) -> Layout:
+        """How the warehouse is read, as it stands now; raises NeedsMending for a SELECT of the shop that cannot serve."""
+        layout = Layout(self.shop, self.engine.dialect.name, self._columns_of)
+        self.queries = {table.name: layout.queries(table.name, table.columns) for table in TABLES}
+        return layout
 
-    def read(self, table: Table, since: Cursor) -> Iterator[list[Row]]:
+    def missing(self) -> dict[str, list[str]]:
+        """What must be there and is not, as the warehouse calls it: table -> absent columns (empty: no such table)."""
+        return self.layout.problems()
+
+    def absent(self) -> list[str]:
+        """Canonical tables of which nothing can be read."""
+        return [table.name for table in TABLES if self.layout and not self.queries[table.name]]
+
+    def last_sync(self) -> datetime | None:
+        """When the connector completed its last sync by its own record, aware UTC; None where it keeps none."""
+        query = self.layout.last_sync()
+        if query is None:
+            return None
+        log = self.shop.connector_log
+        text = sa.text(query)
+        if "connection" in text._bindparams:
+            text = text.bindparams(connection=log.connection if log else None)
+        with self.engine.connect() as connection:
+            return moment(connection.execute(text).scalar(), UTC)
+
+    def _columns_of(self, query: str) -> frozenset[str] | None:
+        """The columns of a SELECT, case-folded; None when the warehouse has not what it names."""
+        with self.engine.connect() as connection:
+            try:
+                return frozenset(name.casefold() for name in connection.execute(_literal(query)).keys())  # noqa: SIM118
+            except (InterfaceError, OperationalError):
+                raise
+            except DBAPIError as error:
+                if isinstance(error.orig, psycopg.errors.InsufficientPrivilege):
+                    raise
+                return None
+
+    def read(self, table: Table, since: Cursor) -> Iterator["Raw"]:
         """Chunks of raw rows at or after the cursor, and those that have no value in its column."""
-        query, parameters = f"SELECT * FROM ({self.select(table)}) AS source_rows", {}  # noqa: S608 - our own files
-        if since.column and since.position and since.kind:
+        assert self.layout
+        for query in self.queries[table.name]:
+            yield from self._read(table, query, since)
+
+    def _read(self, table: Table, query: Query, since: Cursor) -> Iterator["Raw"]:
+        statement, parameters = query.sql.replace(":", "\\:"), {}
+        if since.column in query.columns and since.position and since.kind and not query.is_whole:
             position = since.position - REREAD
             if since.kind == "naive":
                 position = position.astimezone(self.shop.zone).replace(tzinfo=None)
-            query += f" WHERE {since.column} >= :position OR {since.column} IS NULL"
+            columns = ", ".join(query.columns)
+            statement = f"SELECT {columns} FROM ({statement}) AS moved WHERE {since.column} >= :position OR {since.column} IS NULL"  # noqa: S608, E501
             parameters["position"] = position
+        unfold = _Unfolding(self.shop, table, query, self.layout.connector.nested.get(table.name, {}))
         with self.engine.connect().execution_options(stream_results=True, max_row_buffer=CHUNK) as connection:
-            _forgive_times(connection)
-            for chunk in connection.execute(sa.text(query), parameters).partitions(CHUNK):
-                yield [tuple(row) for row in chunk]
+            _forgive_times(connection, self.shop.time_zone)
+            for chunk in connection.execute(sa.text(statement), parameters).partitions(CHUNK):
+                yield unfold(chunk)
 
 
-def _forgive_times(connection: sa.Connection) -> None:
+def _literal(query: str) -> sa.TextClause:
+    """A query that has no parameters, whatever it holds."""
+    return sa.text(query.replace(":", "\\:"))
+
+
+@dataclass(frozen=True)
+class Raw:
+    """Rows as the source spells them: canonical columns. moved: the moved_at of each, where the connector yields it."""
+
+    rows: Sequence[Row]
+    moved: Sequence[Any] | None = None
+
+
+class _Unfolding:
+    """Brings what a SELECT yields beside the canonical columns into them."""
+
+    def __init__(self, shop: Shop, table: Table, query: Query, nested: Mapping[str, str]) -> None:
+        self.width = len(table.columns)
+        self.places = {extra: place for place, extra in enumerate(query.columns) if place >= self.width}
+        self.nested = [(table.columns.index(column), name) for column, name in nested.items()]
+        self.link_key = shop.stripe.return_id_in if shop.stripe else None
+        self.column = {column: place for place, column in enumerate(table.columns)}
+
+    def __call__(self, chunk: Sequence[Any]) -> Raw:
+        if not self.places:
+            return Raw([tuple(row) for row in chunk])
+        rows, moved = [], []
+        for row in chunk:
+            for canonical in self._rows(row):
+                rows.append(canonical)
+                moved.append(row[self.places["moved_at"]] if "moved_at" in self.places else None)
+        return Raw(rows, moved if "moved_at" in self.places else None)
+
+    def _rows(self, row: Any) -> list[Row]:
+        values = list(row[: self.width])
+        if "link" in self.places and self.link_key:
+            linked = parsed(row[self.places["link"]])
+            named = linked.get(self.link_key) if isinstance(linked, dict) else None
+            place = self.column["return_id"]
+            values[place] = named if identifier(named) else values[place]
+        if "created_epoch" in self.places and values[self.column["created_at"]] is None:
+            values[self.column["created_at"]] = since_epoch(row[self.places["created_epoch"]])
+        if "nested" not in self.places:
+            return [tuple(values)]
+        elements = parsed(row[self.places["nested"]])
+        told = [element for element in elements if isinstance(element, dict)] if isinstance(elements, list) else []
+        if not told:  # the row stands for itself, if it says anything
+            return [tuple(values)] if any(text(values[place]) for place, _ in self.nested) else []
+        return [self._element(values, element) for element in told]
+
+    def _element(self, values: list[Any], element: dict[str, Any]) -> Row:
+        row = list(values)
+        for place, name in self.nested:
+            value = element.get(name)
+            row[place] = None if isinstance(value, dict | list) else value
+        return tuple(row)
+
+
+def parsed(value: Any) -> Any:
+    """JSON as Python has it, from text or from a driver that has parsed it already; None for what is no JSON."""
+    if not isinstance(value, str | bytes):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return None
+
+
+def since_epoch(value: Any) -> datetime | None:
+    """Seconds since 1970, a number or text, as aware UTC."""
+    seconds = money(value)
+    try:
+        return None if seconds is None else datetime.fromtimestamp(float(seconds), UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def _forgive_times(connection: sa.Connection, zone: str) -> None:
     """Has psycopg read a PostgreSQL time that Python has none for (infinity, BC, the year 10000) as absent.
 
-    It would raise, and one such value would stop every look.
+    It would raise, and one such value would stop every look. zone: of times without one, when they are compared.
     """
     raw = connection.connection.driver_connection
     if isinstance(raw, psycopg.Connection):
+        raw.execute("SELECT set_config('TimeZone', %s, false)", (zone,))
         for name in ("timestamptz", "timestamp", "date"):
             oid = raw.adapters.types[name].oid
             if strict := psycopg.adapters.get_loader(oid, psycopg.pq.Format.TEXT):
@@ -407,24 +514,34 @@ def ahead(items: Iterator[T], most: int = 2) -> Generator[T, None, None]:
         room.release()
 
 
-def advance(cursor: Cursor, table: Table, raw: list[Row], staged: list[Row], *, until: datetime) -> None:
+def advance(cursor: Cursor, table: Table, raw: Raw, staged: list[Row], *, until: datetime, zone: tzinfo) -> None:
     """Moves a cursor over a chunk: its raw rows, which show how times are spelt, and the normalised ones.
 
     until: aware; a time after that is nobody's present, and one such row would hide all that come after it.
     """
-    cursor.has_rows = cursor.has_rows or bool(raw)
+    cursor.has_rows = cursor.has_rows or bool(raw.rows)
     newest = {column: newest_of(table, column, staged, until) for column in ("synced_at", "updated_at")}
     if newest["synced_at"]:
         cursor.newest_synced_at = max(newest["synced_at"], cursor.newest_synced_at or newest["synced_at"])
-    column: Literal["synced_at", "updated_at"] = "synced_at" if cursor.newest_synced_at else "updated_at"
+    column: Literal["synced_at", "moved_at", "updated_at"] = "updated_at"
+    if cursor.newest_synced_at:
+        column = "synced_at"
+    elif raw.moved is not None:
+        column = "moved_at"
+        times = [moment(value, zone) for value in raw.moved]
+        newest[column] = max((time for time in times if time is not None and time <= until), default=None)
     position = newest[column]
     if position is None:
         return
     if cursor.column == column and cursor.position:
         position = max(position, cursor.position)
-    place = table.columns.index(column)
     cursor.column, cursor.position = column, position
-    cursor.kind = spelling([row[place] for row in raw if row[place] is not None])
+    if column == "moved_at":
+        values = list(raw.moved or ())
+    else:
+        place = table.columns.index(column)
+        values = [row[place] for row in raw.rows]
+    cursor.kind = spelling([value for value in values if value is not None])
 
 
 def newest_of(table: Table, column: str, staged: list[Row], until: datetime) -> datetime | None:

@@ -1,8 +1,8 @@
 -- The look is complete: it is recorded, the shop's first one enables it, and rules it did not have yet start.
 DELETE FROM source_cursor WHERE shop = %(shop)s AND source <> %(source)s; -- tables that only another source had
 
-INSERT INTO look (shop, as_of, whole, extracted, changed)
-VALUES (%(shop)s, %(as_of)s, %(whole)s, %(extracted)s, %(changed)s);
+INSERT INTO look (shop, as_of, whole, extracted, changed, synced_at)
+VALUES (%(shop)s, %(as_of)s, %(whole)s, %(extracted)s, %(changed)s, %(synced_at)s);
 
 INSERT INTO shop (shop, enabled_at) VALUES (%(shop)s, %(as_of)s) ON CONFLICT DO NOTHING;
 

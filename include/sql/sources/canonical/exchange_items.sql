@@ -1,4 +1,4 @@
 -- Exchange items as the canonical contract names them.
 SELECT
-    return_id, exchange_id, out_of_stock, resolution, restocked_at, updated_at, synced_at
-FROM {schema}.exchange_items
+    e.return_id, e.exchange_id, e.out_of_stock, e.resolution, e.restocked_at, e.updated_at, e.synced_at
+FROM loop.exchange_items AS e

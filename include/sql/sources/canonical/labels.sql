@@ -1,4 +1,5 @@
 -- Labels as the canonical contract names them.
 SELECT
-    return_id, carrier, tracking_number, tracking_url, label_url, status, created_at, updated_at, synced_at
-FROM {schema}.labels
+    l.return_id, l.carrier, l.tracking_number, l.tracking_url, l.label_url, l.status, l.created_at, l.updated_at,
+    l.synced_at
+FROM loop.labels AS l

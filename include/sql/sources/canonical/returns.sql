@@ -1,5 +1,5 @@
 -- Returns as the canonical contract names them.
 SELECT
-    return_id, state, outcome, order_name, customer_email, customer_phone, status_page_url, labels_enabled,
-    is_instant_exchange, charge_at, created_at, updated_at, synced_at, is_deleted
-FROM {schema}.returns
+    r.return_id, r.state, r.outcome, r.order_name, r.customer_email, r.customer_phone, r.status_page_url,
+    r.labels_enabled, r.is_instant_exchange, r.charge_at, r.created_at, r.updated_at, r.synced_at, r.is_deleted
+FROM loop.returns AS r

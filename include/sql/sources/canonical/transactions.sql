@@ -1,4 +1,4 @@
 -- Payments and refunds as the canonical contract names them.
 SELECT
-    transaction_id, return_id, kind, gateway, status, amount, currency, created_at, synced_at
-FROM {schema}.transactions
+    t.transaction_id, t.return_id, t.kind, t.gateway, t.status, t.amount, t.currency, t.created_at, t.synced_at
+FROM loop.transactions AS t

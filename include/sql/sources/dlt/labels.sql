@@ -1,0 +1,20 @@
+-- Labels from the child table; a return without children there has the one label of its own columns.
+-- A number that once looked like one went to the column <name>__v_text when a text came.
+SELECT
+    CAST(r.id AS TEXT) AS return_id, CAST(c.carrier AS TEXT) AS carrier,
+    COALESCE(CAST(c.tracking_number AS TEXT), CAST(c.tracking_number__v_text AS TEXT)) AS tracking_number,
+    NULL AS tracking_url, CAST(c.url AS TEXT) AS label_url, CAST(c.status AS TEXT) AS status, NULL AS created_at,
+    CAST(c.updated_at AS TEXT) AS updated_at, l.inserted_at AS synced_at
+FROM loop.returns AS r
+INNER JOIN loop.returns__labels AS c ON c._dlt_parent_id = r._dlt_id
+LEFT JOIN loop._dlt_loads AS l ON l.load_id = r._dlt_load_id
+UNION ALL
+SELECT
+    CAST(r.id AS TEXT) AS return_id, CAST(r.carrier AS TEXT) AS carrier,
+    COALESCE(CAST(r.tracking_number AS TEXT), CAST(r.tracking_number__v_text AS TEXT)) AS tracking_number,
+    NULL AS tracking_url, CAST(r.label_url AS TEXT) AS label_url, CAST(r.label_status AS TEXT) AS status,
+    NULL AS created_at, CAST(r.label_updated_at AS TEXT) AS updated_at, l.inserted_at AS synced_at
+FROM loop.returns AS r
+LEFT JOIN (SELECT DISTINCT c._dlt_parent_id FROM loop.returns__labels AS c) AS k ON k._dlt_parent_id = r._dlt_id
+LEFT JOIN loop._dlt_loads AS l ON l.load_id = r._dlt_load_id
+WHERE k._dlt_parent_id IS NULL AND (r.tracking_number IS NOT NULL OR r.label_status IS NOT NULL)

@@ -1,0 +1,4 @@
+-- Which return a refund in Shopify was for.
+SELECT CAST(r.id AS TEXT) AS return_id, CAST(f.provider_refund_id AS TEXT) AS provider_refund_id
+FROM loop.returns AS r
+INNER JOIN loop.returns__shopify_refund_object AS f ON f._dlt_parent_id = r._dlt_id

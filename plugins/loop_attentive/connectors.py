@@ -1,0 +1,370 @@
+"""Connectors: how a warehouse lays out Loop's data, and the SELECTs that yield the canonical columns from it.
+
+A connector is a folder in include/sql/sources: a SELECT for each canonical table, views that these share, and
+connector.yaml, which tells what the connector can. Shopify's and Stripe's tables, which other connectors bring, stand in
+include/sql/beside. A SELECT is written once, in PostgreSQL's dialect, and names schemas by what is in them:
+
+    loop, shopify, stripe, log   tables of the warehouse; the shop's settings tell their schemas
+    connector                    a view: another SELECT of the connector's folder
+    beside                       a view: a SELECT of include/sql/beside/<system>/<its connector>
+
+It is fitted to what the warehouse has (an absent column is NULL) and brought into the engine's dialect.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Annotated, cast
+
+import sqlglot
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+from sqlglot import exp
+
+from loop_attentive.catalogue import INCLUDE, EventType
+from loop_attentive.errors import NeedsMending
+from loop_attentive.settings import Shop
+
+SOURCES = INCLUDE / "sql" / "sources"
+BESIDE = INCLUDE / "sql" / "beside"
+OWN = INCLUDE / "sql" / "shops"
+"""SELECTs of a merchant's own, in a folder named for the shop: <table>.sql replaces, <table>.extend.sql extends."""
+
+WRITTEN_IN = "postgres"
+DIALECTS = {"postgresql": "postgres"}
+"""What sqlglot calls a dialect that SQLAlchemy names otherwise."""
+
+EXTRAS = ("nested", "moved_at", "link", "created_epoch")
+"""What a SELECT may yield beside the canonical columns.
+
+nested: a JSON array, each element of which is a row, with its fields over the row's own. moved_at: the time that tells
+which rows are new, where they have no synced_at. link: a JSON object that names the return under a key of the shop's
+settings. created_epoch: created_at in seconds since 1970.
+"""
+
+Columns = frozenset[str]
+"""Names of columns, case-folded."""
+
+
+class Connector(BaseModel):
+    """What a connector.yaml tells.
+
+    tells: what the connector brings: rules that need anything else are off. required: tables without which nothing can
+    be read, and columns of them. is_complete: every column that a SELECT names must be there. nested: for a canonical
+    table, its columns by what an element of the JSON calls them. gaps: what it does not tell, in words.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    title: str
+    tells: frozenset[str]
+    rhythm_hours: Annotated[float, Field(gt=0)] | None = None
+    is_complete: bool = False
+    required: dict[str, list[str]] = Field(default_factory=dict)
+    nested: dict[str, dict[str, str]] = Field(default_factory=dict)
+    gaps: dict[str, str] = Field(default_factory=dict)
+
+
+@cache
+def connector(name: str) -> Connector:
+    return Connector.model_validate(yaml.safe_load((SOURCES / name / "connector.yaml").read_text()))
+
+
+def why_off(shop: Shop, event: EventType) -> str | None:
+    """Why a rule cannot be judged with what the shop's connector tells, if so."""
+    told = connector(shop.connector)
+    lacking = sorted(event.needs - told.tells)
+    return f"connector {shop.connector} does not tell {' and '.join(lacking)}" if lacking else None
+
+
+# ── Fitting a SELECT to what is there ───────────────────────────────────────
+
+
+def fit(query: exp.Query, resolve: Callable[[exp.Table], "Relation | None"]) -> exp.Query | None:
+    """The query without what is not there; None when all its rows would come from tables that are not there.
+
+    resolve: finds a table or view, or None. An absent column becomes NULL, and so does each of a table that is joined
+    from the left and absent. Columns must be written with their table's alias.
+    """
+    if isinstance(query, exp.SetOperation):
+        left, right = fit(cast(exp.Query, query.left), resolve), fit(cast(exp.Query, query.right), resolve)
+        if left is None or right is None:
+            return left or right
+        query.set("this", left)
+        query.set("expression", right)
+        return query
+    there: dict[str, Columns] = {}
+    first = query.args["from_"]
+    joins = query.args.get("joins") or []
+    for holder in [first, *joins]:
+        relation = _relation(holder.this, resolve)
+        if relation is not None:
+            holder.set("this", relation.node)
+            there[relation.node.alias_or_name] = relation.columns
+        elif holder is first or holder.side != "LEFT":
+            return None
+    query.set("joins", [join for join in joins if join.this.alias_or_name in there])
+    for column in list(_own_columns(query)):
+        if column.name.casefold() not in there.get(column.table, frozenset()):
+            is_projection = column.arg_key == "expressions" and column.parent is query
+            column.replace(exp.alias_(exp.Null(), column.name) if is_projection else exp.Null())
+    return query
+
+
+def _own_columns(query: exp.Query) -> Iterator[exp.Column]:
+    """Columns that the query itself names, not its subqueries."""
+    for node in query.walk(prune=lambda node: isinstance(node, exp.Subquery)):
+        if isinstance(node, exp.Column):
+            yield node
+
+
+@dataclass(frozen=True)
+class Relation:
+    """A table or a subquery that is there, under the alias that it was named by, and its columns that hold anything."""
+
+    node: exp.Expression
+    columns: Columns
+
+
+def _relation(node: exp.Expression, resolve: Callable[[exp.Table], "Relation | None"]) -> Relation | None:
+    if isinstance(node, exp.Table):
+        return resolve(node)
+    inner = fit(cast(exp.Query, node.this), resolve)
+    if inner is None:
+        return None
+    node.set("this", inner)
+    return Relation(node, told_by(inner))
+
+
+def told_by(query: exp.Query) -> Columns:
+    """The columns of a query that are not NULL throughout."""
+    if isinstance(query, exp.SetOperation):
+        return told_by(cast(exp.Query, query.left)) | told_by(cast(exp.Query, query.right))
+    return frozenset(
+        selected.alias_or_name.casefold()
+        for selected in query.selects
+        if not isinstance(selected.unalias(), exp.Null)
+    )
+
+
+# ── The SELECTs of a shop ───────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Query:
+    """A SELECT in the engine's dialect. columns: what it yields, in order: the canonical ones, then extras.
+
+    is_whole: nothing tells which of its rows are new, so it is read whole each time.
+    """
+
+    sql: str
+    columns: tuple[str, ...]
+    is_whole: bool = False
+
+    @property
+    def extras(self) -> tuple[str, ...]:
+        return tuple(column for column in self.columns if column in EXTRAS)
+
+
+@dataclass
+class Layout:
+    """How the warehouse of a shop is read, as it stands.
+
+    dialect: SQLAlchemy's name of it. columns_of: the columns that a SELECT without rows yields, None where it cannot be
+    run, which for a table means that it is not there. found: what was looked for in the warehouse, by its name in the
+    SELECTs, and the columns there; None for an absent table. wanted: the columns that the SELECTs name.
+    """
+
+    shop: Shop
+    dialect: str
+    columns_of: Callable[[str], Columns | None]
+    found: dict[str, Columns | None] = field(default_factory=dict)
+    wanted: dict[str, set[str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.connector = connector(self.shop.connector)
+        self.schemas = schemas(self.shop)
+        self._tables: dict[str, tuple[exp.Table, Columns] | None] = {}
+
+    @property
+    def _dialect(self) -> str:
+        return DIALECTS.get(self.dialect, self.dialect)
+
+    def queries(self, table: str, columns: tuple[str, ...]) -> list[Query]:
+        """What to read of a canonical table with these columns: nothing, one SELECT, or one and the shop's own."""
+        own, extension = self._own(f"{table}.sql", columns), self._own(f"{table}.extend.sql", columns)
+        base = own or self._connectors(table, columns)
+        if extension is None:
+            return [base] if base else []
+        if table == "returns" and base:
+            return [self._extended(base, extension, columns)]
+        return [query for query in (base, extension) if query]
+
+    def _connectors(self, table: str, columns: tuple[str, ...]) -> Query | None:
+        fitted = self._fitted(self._file(table))
+        if fitted is None:
+            return None
+        told = told_by(fitted)
+        yielded = columns + tuple(extra for extra in EXTRAS if extra in told)
+        inner = fitted.sql(dialect=self._dialect, comments=False)
+        return Query(f"SELECT {', '.join(yielded)} FROM ({inner}) AS source_rows", yielded)  # noqa: S608 - our files
+
+    def _file(self, table: str) -> Path | None:
+        """The SELECT that begins a canonical table: with Shopify's tables, one that builds on the connector's."""
+        beside = BESIDE / "shopify" / f"{table}.sql"
+        if self.shop.shopify and beside.exists() and self._view("connector", table):
+            return beside
+        if table == "transactions" and self.shop.stripe:
+            return BESIDE / "stripe" / self.shop.stripe.connector / "transactions.sql"
+        return self._view("connector", table)
+
+    def _view(self, kind: str, name: str) -> Path | None:
+        folders = [SOURCES / self.shop.connector]
+        if kind == "beside":
+            folders = [BESIDE / "shopify" / self.shop.shopify.connector] if self.shop.shopify else []
+        return next((folder / f"{name}.sql" for folder in folders if (folder / f"{name}.sql").exists()), None)
+
+    def _fitted(self, file: Path | None) -> exp.Query | None:
+        if file is None:
+            return None
+        query = sqlglot.parse_one(file.read_text(), read=WRITTEN_IN)
+        for table, columns in _named(cast(exp.Query, query)):
+            self.wanted.setdefault(table, set()).update(columns)
+        return fit(cast(exp.Query, query), self._resolve)
+
+    def _resolve(self, table: exp.Table) -> Relation | None:
+        if table.db in ("connector", "beside"):
+            view = self._fitted(self._view(table.db, table.name))
+            if view is None:
+                return None
+            alias = exp.TableAlias(this=exp.to_identifier(table.alias))
+            return Relation(exp.Subquery(this=view, alias=alias), told_by(view))
+        name = f"{table.db}.{table.name}"
+        if name not in self._tables:
+            self._tables[name] = self._probe(table)
+            probed = self._tables[name]
+            self.found[name] = probed[1] if probed else None
+        if (probed := self._tables[name]) is None:
+            return None
+        actual = probed[0].copy()
+        actual.set("alias", table.args.get("alias"))
+        return Relation(actual, probed[1])
+
+    def _probe(self, table: exp.Table) -> tuple[exp.Table, Columns] | None:
+        """The table as it is called in the warehouse, and its columns; None if its schema is not given or it is absent.
+
+        A name that has to be quoted is tried in lower and in upper case.
+        """
+        schema = self.schemas.get(table.db)
+        if schema is None:
+            return None
+        catalog, _, db = schema.rpartition(".")
+        quoted = bool(table.this.quoted)
+        for name in [table.name, table.name.upper()] if quoted else [table.name]:
+            actual = exp.table_(exp.to_identifier(name, quoted=quoted), db=db, catalog=catalog or None)
+            columns = self.columns_of(f"SELECT * FROM {actual.sql(dialect=self._dialect, comments=False)} WHERE 1 = 0")  # noqa: S608
+            if columns is not None:
+                return actual, columns
+        return None
+
+    def _own(self, file: str, columns: tuple[str, ...]) -> Query | None:
+        """A SELECT that the merchant wrote, in the engine's dialect; raises NeedsMending when it cannot serve."""
+        path = OWN / self.shop.name / file
+        if not path.exists():
+            return None
+        where = path.relative_to(INCLUDE.parent)
+        text = path.read_text().strip().rstrip(";").replace("{schema}", self.shop.source_schema)
+        found = self.columns_of(f"SELECT * FROM (\n{text}\n) AS own WHERE 1 = 0")  # noqa: S608 - the merchant's own
+        if found is None:
+            raise NeedsMending(f"{where} does not run in the warehouse: try it there, as the connection's user.")
+        if columns[0] not in found:
+            raise NeedsMending(f"{where} yields no column {columns[0]}: each row must tell what it is about.")
+        if unknown := sorted(found - set(columns)):
+            raise NeedsMending(f"{where} yields {', '.join(unknown)}: known are {', '.join(columns)}.")
+        yielded = ", ".join(column if column in found else f"NULL AS {column}" for column in columns)
+        sql = f"SELECT {yielded} FROM (\n{text}\n) AS own"  # noqa: S608
+        is_whole = not found & {"synced_at"} if file.endswith(".extend.sql") else not found & {"synced_at", "updated_at"}
+        return _Own(sql, columns, is_whole, found)
+
+    def _extended(self, base: Query, own: "Query", columns: tuple[str, ...]) -> Query:
+        """Returns with the columns that the merchant's own SELECT tells, by return_id."""
+        told = own.told if isinstance(own, _Own) else frozenset(columns)
+        key = [
+            sqlglot.parse_one(f"CAST({side}.return_id AS TEXT)", read=WRITTEN_IN).sql(dialect=self._dialect, comments=False)
+            for side in ("own", "base")
+        ]
+        selected = []
+        for column in base.columns:
+            if column == "synced_at" and column in told:
+                selected.append(
+                    "CASE WHEN own.synced_at > base.synced_at THEN own.synced_at ELSE base.synced_at END AS synced_at"
+                )
+            elif column in told and column != columns[0]:
+                selected.append(f"CASE WHEN own.{column} IS NULL THEN base.{column} ELSE own.{column} END AS {column}")
+            else:
+                selected.append(f"base.{column}")
+        return Query(
+            f"SELECT {', '.join(selected)} FROM ({base.sql}) AS base "  # noqa: S608
+            f"LEFT JOIN ({own.sql}) AS own ON {key[0]} = {key[1]}",
+            base.columns,
+            own.is_whole,
+        )
+
+    def last_sync(self) -> str | None:
+        """A SELECT of the time of the last completed sync (parameter: connection), where the connector keeps a record."""
+        path = self._view("connector", "last_sync")
+        fitted = self._fitted(path)
+        return fitted.sql(dialect=self._dialect, comments=False) if fitted is not None else None
+
+    def problems(self) -> dict[str, list[str]]:
+        """What keeps the source from being read: tables as the warehouse calls them -> absent columns ([]: no table)."""
+        gaps: dict[str, list[str]] = {}
+        for table, columns in self.found.items():
+            required = self.connector.required.get(table)
+            if columns is None:
+                if required is not None:
+                    gaps[self.called(table)] = []
+                continue
+            must = set(required or ()) | (self.wanted.get(table, set()) if self.connector.is_complete else set())
+            if lacking := sorted(must - columns):
+                gaps[self.called(table)] = lacking
+        return gaps
+
+    def absent(self) -> dict[str, list[str]]:
+        """What the SELECTs name and the warehouse has not, required or not; as problems."""
+        return {
+            self.called(table): [] if columns is None else sorted(self.wanted.get(table, set()) - columns)
+            for table, columns in self.found.items()
+            if columns is None or self.wanted.get(table, set()) - columns
+        }
+
+    def called(self, table: str) -> str:
+        db, _, name = table.partition(".")
+        return f"{self.schemas.get(db) or db}.{name}"
+
+
+@dataclass(frozen=True)
+class _Own(Query):
+    """told: the columns that the merchant's SELECT yields."""
+
+    told: Columns = frozenset()
+
+
+def schemas(shop: Shop) -> Mapping[str, str | None]:
+    return {
+        "loop": shop.source_schema,
+        "shopify": shop.shopify.tables if shop.shopify else None,
+        "stripe": shop.stripe.tables if shop.stripe else None,
+        "log": shop.connector_log.tables if shop.connector_log else None,
+    }
+
+
+def _named(query: exp.Query) -> Iterator[tuple[str, set[str]]]:
+    """The tables of the warehouse that a SELECT names, each with the columns it asks of it."""
+    for select in query.find_all(exp.Select):
+        relations = [select.args["from_"].this, *(join.this for join in select.args.get("joins") or [])]
+        for relation in relations:
+            if isinstance(relation, exp.Table) and relation.db not in ("connector", "beside"):
+                asked = {c.name.casefold() for c in _own_columns(select) if c.table == relation.alias_or_name}
+                yield f"{relation.db}.{relation.name}", asked
