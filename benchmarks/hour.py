@@ -32,7 +32,7 @@ from loop_attentive.catalogue import CATALOGUE, EventType
 from loop_attentive.mirror import Look
 from loop_attentive.runs import Run
 from loop_attentive.settings import Shop
-from loop_attentive.source import Cursor, Row, Source, Table
+from loop_attentive.source import Cursor, Raw, Source, Table
 from sandbox.warehouse import create, fill
 from sandbox.warehouse.tables import TABLES
 
@@ -94,7 +94,7 @@ class TimedSource(Source):
 
     waited = 0.0
 
-    def read(self, table: Table, since: Cursor) -> Iterator[list[Row]]:
+    def read(self, table: Table, since: Cursor) -> Iterator[Raw]:
         chunks = super().read(table, since)
         while True:
             began = time.monotonic()

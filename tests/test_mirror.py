@@ -233,7 +233,7 @@ def test_a_look_that_dies_half_way_leaves_nothing(floor: Floor, monkeypatch: pyt
     floor.ret(state="closed", synced_at=T0 + HOUR)
     read = source.Source.read
 
-    def failing(self: source.Source, table: source.Table, since: source.Cursor) -> Iterator[list[source.Row]]:
+    def failing(self: source.Source, table: source.Table, since: source.Cursor) -> Iterator[source.Raw]:
         yield from read(self, table, since)
         if table is source.TRANSACTIONS:
             raise ConnectionResetError
@@ -254,10 +254,10 @@ def test_a_look_whose_database_session_is_killed_leaves_nothing(floor: Floor, mo
     doomed = db.connect(floor.conninfo, autocommit=True)
     killed: SimpleQueue[tuple[bool] | None] = SimpleQueue()
 
-    def killing(self: source.Source, table: source.Table, since: source.Cursor) -> Iterator[list[source.Row]]:
+    def killing(self: source.Source, table: source.Table, since: source.Cursor) -> Iterator[source.Raw]:
         if table is source.LABELS:
             killed.put(floor.conn.execute("SELECT pg_terminate_backend(%s)", (doomed.info.backend_pid,)).fetchone())
-        yield []
+        yield source.Raw([])
 
     with monkeypatch.context() as patch:
         patch.setattr(source.Source, "read", killing)
@@ -277,7 +277,7 @@ def test_two_looks_at_once_take_turns_and_each_reads_only_after_it_has_its_turn(
     has_read, may_go_on, looks = threading.Event(), threading.Event(), []
     read = source.Source.read
 
-    def slow(self: source.Source, table: source.Table, since: source.Cursor) -> Iterator[list[source.Row]]:
+    def slow(self: source.Source, table: source.Table, since: source.Cursor) -> Iterator[source.Raw]:
         yield from read(self, table, since)
         if table is source.RETURNS and not has_read.is_set():
             has_read.set()

@@ -25,6 +25,9 @@ DEFAULTS: dict[str, Any] = {
     "mode": "live",
     "connector": "canonical",
     "source_schema": "loop",
+    "shopify": None,
+    "stripe": None,
+    "connector_log": None,
     "warehouse": "loop_warehouse",
     "attentive": "attentive",
     "event_prefix": "",
@@ -94,7 +97,15 @@ def test_the_file_of_the_project_shows_every_key_in_a_form_that_works(shops_file
     assert re.findall(r"^    # (\w+): ", text, re.MULTILINE) == list(KEYS)
     uncommented = re.sub(rf"^    # (?=(?:{'|'.join(KEYS)}): )", "    ", text, flags=re.MULTILINE)
     shown = load(shops_file(uncommented))["default"].model_dump()
-    examples = {"enabled_at", "instant_exchange_window_days", "max_events_per_run", "notify"}
+    examples = {
+        "shopify",
+        "stripe",
+        "connector_log",
+        "enabled_at",
+        "instant_exchange_window_days",
+        "max_events_per_run",
+        "notify",
+    }
     assert {key: value for key, value in shown.items() if key not in examples} == {"name": "default"} | {
         key: value for key, value in DEFAULTS.items() if key not in examples
     }
@@ -106,6 +117,9 @@ def test_every_key_can_be_set(shop: ReadShop) -> None:
         "mode: shadow",
         "connector: canonical",
         "schema: ANALYTICS.loop_2",
+        "shopify: {schema: fivetran_shopify}",
+        "stripe: {schema: RAW.stripe, connector: airbyte, return_id_in: loop_return_id}",
+        "connector_log: {schema: fivetran_log, connection: loop_returns}",
         "warehouse: snow-flake.1",
         "attentive: attentive_test",
         'event_prefix: "Acme: "',
@@ -128,6 +142,9 @@ def test_every_key_can_be_set(shop: ReadShop) -> None:
         "mode": "shadow",
         "connector": "canonical",
         "source_schema": "ANALYTICS.loop_2",
+        "shopify": {"tables": "fivetran_shopify", "connector": "fivetran"},
+        "stripe": {"tables": "RAW.stripe", "connector": "airbyte", "return_id_in": "loop_return_id"},
+        "connector_log": {"tables": "fivetran_log", "connection": "loop_returns"},
         "warehouse": "snow-flake.1",
         "attentive": "attentive_test",
         "event_prefix": "Acme: ",

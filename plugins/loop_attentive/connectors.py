@@ -1,8 +1,8 @@
 """Connectors: how a warehouse lays out Loop's data, and the SELECTs that yield the canonical columns from it.
 
 A connector is a folder in include/sql/sources: a SELECT for each canonical table, views that these share, and
-connector.yaml, which tells what the connector can. Shopify's and Stripe's tables, which other connectors bring, stand in
-include/sql/beside. A SELECT is written once, in PostgreSQL's dialect, and names schemas by what is in them:
+connector.yaml, which tells what the connector can. Shopify's and Stripe's tables, which other connectors bring, stand
+in include/sql/beside. A SELECT is written once, in PostgreSQL's dialect, and names schemas by what is in them:
 
     loop, shopify, stripe, log   tables of the warehouse; the shop's settings tell their schemas
     connector                    a view: another SELECT of the connector's folder
@@ -142,9 +142,7 @@ def told_by(query: exp.Query) -> Columns:
     if isinstance(query, exp.SetOperation):
         return told_by(cast(exp.Query, query.left)) | told_by(cast(exp.Query, query.right))
     return frozenset(
-        selected.alias_or_name.casefold()
-        for selected in query.selects
-        if not isinstance(selected.unalias(), exp.Null)
+        selected.alias_or_name.casefold() for selected in query.selects if not isinstance(selected.unalias(), exp.Null)
     )
 
 
@@ -155,30 +153,29 @@ def told_by(query: exp.Query) -> Columns:
 class Query:
     """A SELECT in the engine's dialect. columns: what it yields, in order: the canonical ones, then extras.
 
-    is_whole: nothing tells which of its rows are new, so it is read whole each time.
+    told: those of them that are not NULL throughout. is_whole: nothing tells which of its rows are new, so it is read
+    whole each time.
     """
 
     sql: str
     columns: tuple[str, ...]
+    told: Columns
     is_whole: bool = False
-
-    @property
-    def extras(self) -> tuple[str, ...]:
-        return tuple(column for column in self.columns if column in EXTRAS)
 
 
 @dataclass
 class Layout:
     """How the warehouse of a shop is read, as it stands.
 
-    dialect: SQLAlchemy's name of it. columns_of: the columns that a SELECT without rows yields, None where it cannot be
-    run, which for a table means that it is not there. found: what was looked for in the warehouse, by its name in the
-    SELECTs, and the columns there; None for an absent table. wanted: the columns that the SELECTs name.
+    dialect: SQLAlchemy's name of it. columns_of: the columns that a SELECT without rows yields (and what it reads, in
+    words), None where it cannot be run, which for a table means that it is not there. found: what was looked for in the
+    warehouse, by its name in the SELECTs, and the columns there; None for an absent table. wanted: the columns that the
+    SELECTs name.
     """
 
     shop: Shop
     dialect: str
-    columns_of: Callable[[str], Columns | None]
+    columns_of: Callable[[str, str], Columns | None]
     found: dict[str, Columns | None] = field(default_factory=dict)
     wanted: dict[str, set[str]] = field(default_factory=dict)
 
@@ -198,7 +195,7 @@ class Layout:
         if extension is None:
             return [base] if base else []
         if table == "returns" and base:
-            return [self._extended(base, extension, columns)]
+            return [self._extended(base, extension)]
         return [query for query in (base, extension) if query]
 
     def _connectors(self, table: str, columns: tuple[str, ...]) -> Query | None:
@@ -208,7 +205,7 @@ class Layout:
         told = told_by(fitted)
         yielded = columns + tuple(extra for extra in EXTRAS if extra in told)
         inner = fitted.sql(dialect=self._dialect, comments=False)
-        return Query(f"SELECT {', '.join(yielded)} FROM ({inner}) AS source_rows", yielded)  # noqa: S608 - our files
+        return Query(f"SELECT {', '.join(yielded)} FROM ({inner}) AS source_rows", yielded, told)  # noqa: S608
 
     def _file(self, table: str) -> Path | None:
         """The SELECT that begins a canonical table: with Shopify's tables, one that builds on the connector's."""
@@ -263,7 +260,8 @@ class Layout:
         quoted = bool(table.this.quoted)
         for name in [table.name, table.name.upper()] if quoted else [table.name]:
             actual = exp.table_(exp.to_identifier(name, quoted=quoted), db=db, catalog=catalog or None)
-            columns = self.columns_of(f"SELECT * FROM {actual.sql(dialect=self._dialect, comments=False)} WHERE 1 = 0")  # noqa: S608
+            called = actual.sql(dialect=self._dialect)
+            columns = self.columns_of(f"SELECT * FROM {called} WHERE 1 = 0", f"table {called}")  # noqa: S608
             if columns is not None:
                 return actual, columns
         return None
@@ -273,9 +271,9 @@ class Layout:
         path = OWN / self.shop.name / file
         if not path.exists():
             return None
-        where = path.relative_to(INCLUDE.parent)
+        where = f"include/sql/shops/{self.shop.name}/{file}"
         text = path.read_text().strip().rstrip(";").replace("{schema}", self.shop.source_schema)
-        found = self.columns_of(f"SELECT * FROM (\n{text}\n) AS own WHERE 1 = 0")  # noqa: S608 - the merchant's own
+        found = self.columns_of(f"SELECT * FROM (\n{text}\n) AS own WHERE 1 = 0", where)  # noqa: S608
         if found is None:
             raise NeedsMending(f"{where} does not run in the warehouse: try it there, as the connection's user.")
         if columns[0] not in found:
@@ -284,41 +282,49 @@ class Layout:
             raise NeedsMending(f"{where} yields {', '.join(unknown)}: known are {', '.join(columns)}.")
         yielded = ", ".join(column if column in found else f"NULL AS {column}" for column in columns)
         sql = f"SELECT {yielded} FROM (\n{text}\n) AS own"  # noqa: S608
-        is_whole = not found & {"synced_at"} if file.endswith(".extend.sql") else not found & {"synced_at", "updated_at"}
-        return _Own(sql, columns, is_whole, found)
+        return Query(sql, columns, found, is_whole=file.endswith(".extend.sql") and "synced_at" not in found)
 
-    def _extended(self, base: Query, own: "Query", columns: tuple[str, ...]) -> Query:
+    def _extended(self, base: Query, own: Query) -> Query:
         """Returns with the columns that the merchant's own SELECT tells, by return_id."""
-        told = own.told if isinstance(own, _Own) else frozenset(columns)
         key = [
-            sqlglot.parse_one(f"CAST({side}.return_id AS TEXT)", read=WRITTEN_IN).sql(dialect=self._dialect, comments=False)
+            sqlglot.parse_one(f"CAST({side}.return_id AS TEXT)", read=WRITTEN_IN).sql(
+                dialect=self._dialect, comments=False
+            )
             for side in ("own", "base")
         ]
         selected = []
         for column in base.columns:
-            if column == "synced_at" and column in told:
+            if column not in own.told or column == "return_id":
+                selected.append(f"base.{column}")
+            elif column not in base.told:
+                selected.append(f"own.{column}")
+            elif column == "synced_at":
                 selected.append(
                     "CASE WHEN own.synced_at > base.synced_at THEN own.synced_at ELSE base.synced_at END AS synced_at"
                 )
-            elif column in told and column != columns[0]:
-                selected.append(f"CASE WHEN own.{column} IS NULL THEN base.{column} ELSE own.{column} END AS {column}")
             else:
-                selected.append(f"base.{column}")
+                selected.append(f"CASE WHEN own.{column} IS NULL THEN base.{column} ELSE own.{column} END AS {column}")
         return Query(
             f"SELECT {', '.join(selected)} FROM ({base.sql}) AS base "  # noqa: S608
             f"LEFT JOIN ({own.sql}) AS own ON {key[0]} = {key[1]}",
             base.columns,
+            base.told | own.told,
             own.is_whole,
         )
 
     def last_sync(self) -> str | None:
-        """A SELECT of the time of the last completed sync (parameter: connection), where the connector keeps a record."""
+        """A SELECT of the last completed sync's time (parameter: connection), where the connector keeps a record."""
         path = self._view("connector", "last_sync")
         fitted = self._fitted(path)
-        return fitted.sql(dialect=self._dialect, comments=False) if fitted is not None else None
+        if fitted is None:
+            return None
+        # Each dialect spells a parameter in its own way, SQLAlchemy in one.
+        for parameter in list(fitted.find_all(exp.Placeholder)):
+            parameter.replace(exp.Var(this=f":{parameter.name}"))
+        return fitted.sql(dialect=self._dialect, comments=False)
 
     def problems(self) -> dict[str, list[str]]:
-        """What keeps the source from being read: tables as the warehouse calls them -> absent columns ([]: no table)."""
+        """What keeps the source from being read: table, as the warehouse calls it, -> absent columns ([]: no table)."""
         gaps: dict[str, list[str]] = {}
         for table, columns in self.found.items():
             required = self.connector.required.get(table)
@@ -342,13 +348,6 @@ class Layout:
     def called(self, table: str) -> str:
         db, _, name = table.partition(".")
         return f"{self.schemas.get(db) or db}.{name}"
-
-
-@dataclass(frozen=True)
-class _Own(Query):
-    """told: the columns that the merchant's SELECT yields."""
-
-    told: Columns = frozenset()
 
 
 def schemas(shop: Shop) -> Mapping[str, str | None]:

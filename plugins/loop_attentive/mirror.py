@@ -86,7 +86,16 @@ def look(
         script(cur, "mirror/purge", {"shop": shop.name, "horizon": as_of - timedelta(days=shop.mirror_days)})
         _acquaint(cur)
         people.opt_out(conn, shop.name, said_no.found, given=False)
-        _finish(cur, origin, as_of, {name: known.cursor for name, known in cursors.items()}, whole, extracted, changed, synced_at)
+        _finish(
+            cur,
+            origin,
+            as_of,
+            {name: known.cursor for name, known in cursors.items()},
+            whole,
+            extracted,
+            changed,
+            synced_at,
+        )
     log.info("Looked as of %s: %d rows read, %d new or changed.", as_of.isoformat(), extracted, changed)
     return Look(as_of, extracted, changed)
 
@@ -137,7 +146,8 @@ def _check_tables(cur: psycopg.Cursor[Any], origin: Source) -> frozenset[str]:
     missing, schema = origin.missing(), origin.shop.source_schema
     absent = frozenset(origin.absent())
     vanished = cur.execute(
-        "SELECT source_table FROM source_cursor WHERE shop = %s AND source_table = ANY(%s) AND source = %s AND has_rows",
+        "SELECT source_table FROM source_cursor "
+        "WHERE shop = %s AND source_table = ANY(%s) AND source = %s AND has_rows",
         (origin.shop.name, list(absent), origin.identity),
     ).fetchall()
     missing |= {f"{schema}.{table}": [] for (table,) in vanished}

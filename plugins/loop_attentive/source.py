@@ -313,7 +313,7 @@ class Source:
 
     @cached_property
     def layout(self) -> Layout:
-        """How the warehouse is read, as it stands now; raises NeedsMending for a SELECT of the shop that cannot serve."""
+        """How the warehouse is read, as it stands; raises NeedsMending for a SELECT of the shop that cannot serve."""
         layout = Layout(self.shop, self.engine.dialect.name, self._columns_of)
         self.queries = {table.name: layout.queries(table.name, table.columns) for table in TABLES}
         return layout
@@ -338,8 +338,8 @@ class Source:
         with self.engine.connect() as connection:
             return moment(connection.execute(text).scalar(), UTC)
 
-    def _columns_of(self, query: str) -> frozenset[str] | None:
-        """The columns of a SELECT, case-folded; None when the warehouse has not what it names."""
+    def _columns_of(self, query: str, what: str) -> frozenset[str] | None:
+        """The columns of a SELECT, case-folded; None when the warehouse has not what it names. what: it reads."""
         with self.engine.connect() as connection:
             try:
                 return frozenset(name.casefold() for name in connection.execute(_literal(query)).keys())  # noqa: SIM118
@@ -347,7 +347,10 @@ class Source:
                 raise
             except DBAPIError as error:
                 if isinstance(error.orig, psycopg.errors.InsufficientPrivilege):
-                    raise
+                    raise NeedsMending(
+                        f"The login of connection {self.shop.warehouse} may not read {what}: grant it SELECT on that, "
+                        "and USAGE on its schema."
+                    ) from None
                 return None
 
     def read(self, table: Table, since: Cursor) -> Iterator["Raw"]:

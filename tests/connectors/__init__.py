@@ -36,9 +36,15 @@ class Shop:
     def create(self, number: int, at: datetime, **row: Any) -> None:
         key = str(number)
         self.returns[key] = {
-            "state": "open", "outcome": "exchange", "order_name": f"#{number}", "created_at": at, "updated_at": at,
-            "status_page_url": f"https://shop.loopreturns.com/#/return/{number}", "instant": False, "charge_at": None,
-        } | row  # fmt: skip
+            "state": "open",
+            "outcome": "exchange",
+            "order_name": f"#{number}",
+            "created_at": at,
+            "updated_at": at,
+            "status_page_url": f"https://shop.loopreturns.com/#/return/{number}",
+            "instant": False,
+            "charge_at": None,
+        } | row
 
     def change(self, number: int, at: datetime, **row: Any) -> None:
         self.returns[str(number)] |= row | {"updated_at": at}
@@ -46,10 +52,13 @@ class Shop:
     def label(self, number: int, at: datetime, status: str, tracking: str | None = None) -> None:
         has = tracking != "N/A"
         self.labels[str(number)] = {
-            "carrier": "USPS" if has else "N/A", "tracking_number": f"94{number}" if has else "N/A", "status": status,
-            "url": f"https://labels.example/{number}.pdf" if has else None, "updated_at": at,
+            "carrier": "USPS" if has else "N/A",
+            "tracking_number": f"94{number}" if has else "N/A",
+            "status": status,
+            "url": f"https://labels.example/{number}.pdf" if has else None,
+            "updated_at": at,
             "tracking_url": f"https://track.example/94{number}" if has else None,
-        }  # fmt: skip
+        }
         self.change(number, at)
 
     def item(self, number: int, at: datetime, resolution: str | None = None) -> None:
@@ -63,8 +72,12 @@ class Shop:
     def transact(self, number: int, at: datetime, kind: str, captured: bool = True) -> None:
         prefix = "ch" if kind == "payment" else "re"
         self.transactions[f"{prefix}_{number}"] = {
-            "return_id": str(number), "kind": kind, "captured": captured, "created_at": at, "amount": 1250,
-        }  # fmt: skip
+            "return_id": str(number),
+            "kind": kind,
+            "captured": captured,
+            "created_at": at,
+            "amount": 1250,
+        }
 
 
 def told() -> Iterable[tuple[datetime, Shop]]:
@@ -139,54 +152,91 @@ def told() -> Iterable[tuple[datetime, Shop]]:
 def canonical(shop: Shop, at: datetime) -> Tables:
     returns = [
         {
-            "return_id": key, "state": row["state"], "outcome": row["outcome"], "order_name": row["order_name"],
-            "customer_email": shop.orders.get(key, {}).get("email"), "customer_phone": shop.orders.get(key, {}).get("phone"),
-            "status_page_url": row["status_page_url"], "labels_enabled": None, "is_instant_exchange": row["instant"],
-            "charge_at": row["charge_at"], "created_at": row["created_at"], "updated_at": row["updated_at"],
-            "synced_at": at, "is_deleted": False,
+            "return_id": key,
+            "state": row["state"],
+            "outcome": row["outcome"],
+            "order_name": row["order_name"],
+            "customer_email": shop.orders.get(key, {}).get("email"),
+            "customer_phone": shop.orders.get(key, {}).get("phone"),
+            "status_page_url": row["status_page_url"],
+            "labels_enabled": None,
+            "is_instant_exchange": row["instant"],
+            "charge_at": row["charge_at"],
+            "created_at": row["created_at"],
+            "updated_at": row["updated_at"],
+            "synced_at": at,
+            "is_deleted": False,
         }
         for key, row in shop.returns.items()
-    ]  # fmt: skip
+    ]
     labels = [
         {
-            "return_id": key, "carrier": row["carrier"], "tracking_number": row["tracking_number"],
-            "tracking_url": row["tracking_url"], "label_url": row["url"], "status": row["status"], "created_at": None,
-            "updated_at": row["updated_at"], "synced_at": at,
+            "return_id": key,
+            "carrier": row["carrier"],
+            "tracking_number": row["tracking_number"],
+            "tracking_url": row["tracking_url"],
+            "label_url": row["url"],
+            "status": row["status"],
+            "created_at": None,
+            "updated_at": row["updated_at"],
+            "synced_at": at,
         }
         for key, row in shop.labels.items()
-    ]  # fmt: skip
+    ]
     items = [
         {
-            "return_id": key, "exchange_id": row["exchange_id"], "out_of_stock": True, "resolution": row["resolution"],
-            "restocked_at": stock["updated_at"] if stock["available"] else None, "updated_at": None, "synced_at": at,
+            "return_id": key,
+            "exchange_id": row["exchange_id"],
+            "out_of_stock": True,
+            "resolution": row["resolution"],
+            "restocked_at": stock["updated_at"] if stock["available"] else None,
+            "updated_at": None,
+            "synced_at": at,
         }
         for key, row in shop.items.items()
         for stock in [shop.stock[f"5{key}"]]
-    ]  # fmt: skip
+    ]
     transactions = [
         {
-            "transaction_id": key, "return_id": row["return_id"], "kind": row["kind"], "gateway": "stripe",
-            "status": "succeeded" if row["captured"] else "not captured", "amount": Decimal("12.50"), "currency": "usd",
-            "created_at": row["created_at"], "synced_at": at,
+            "transaction_id": key,
+            "return_id": row["return_id"],
+            "kind": row["kind"],
+            "gateway": "stripe",
+            "status": "succeeded" if row["captured"] else "not captured",
+            "amount": Decimal("12.50"),
+            "currency": "usd",
+            "created_at": row["created_at"],
+            "synced_at": at,
         }
         for key, row in shop.transactions.items()
-    ]  # fmt: skip
-    return {"land.returns": returns, "land.labels": labels, "land.exchange_items": items,
-            "land.transactions": transactions}  # fmt: skip
+    ]
+    return {
+        "land.returns": returns,
+        "land.labels": labels,
+        "land.exchange_items": items,
+        "land.transactions": transactions,
+    }
 
 
 def flat(key: str, shop: Shop, spell: Callable[[datetime], Any]) -> Row:
     """A return as Loop's list API has it, without its nested parts."""
     row, label = shop.returns[key], shop.labels.get(key)
     return {
-        "id": int(key), "state": row["state"], "outcome": row["outcome"], "order_name": row["order_name"],
-        "provider_order_id": f"7{key}" if int(key) % 2 else None, "customer": None,
-        "status_page_url": row["status_page_url"], "created_at": spell(row["created_at"]),
-        "updated_at": spell(row["updated_at"]), "carrier": label["carrier"] if label else "N/A",
-        "tracking_number": label["tracking_number"] if label else None, "label_status": label["status"] if label else None,
+        "id": int(key),
+        "state": row["state"],
+        "outcome": row["outcome"],
+        "order_name": row["order_name"],
+        "provider_order_id": f"7{key}" if int(key) % 2 else None,
+        "customer": None,
+        "status_page_url": row["status_page_url"],
+        "created_at": spell(row["created_at"]),
+        "updated_at": spell(row["updated_at"]),
+        "carrier": label["carrier"] if label else "N/A",
+        "tracking_number": label["tracking_number"] if label else None,
+        "label_status": label["status"] if label else None,
         "label_url": label["url"] if label else None,
         "label_updated_at": label["updated_at"].isoformat() if label else "N/A",
-    }  # fmt: skip
+    }
 
 
 def same(at: datetime) -> datetime:
@@ -200,10 +250,17 @@ def naive(at: datetime) -> datetime:
 def beside(shop: Shop, at: datetime, *, airbyte: bool = False) -> Tables:
     """Shopify by Fivetran, and Stripe by Fivetran or Airbyte."""
     orders = [
-        {"id": int(f"7{key}"), "name": shop.returns[key]["order_name"], "customer_id": int(f"8{key}"), "email": row["email"],
-         "billing_address_phone": "", "_fivetran_deleted": False, "_fivetran_synced": row["at"]}
+        {
+            "id": int(f"7{key}"),
+            "name": shop.returns[key]["order_name"],
+            "customer_id": int(f"8{key}"),
+            "email": row["email"],
+            "billing_address_phone": "",
+            "_fivetran_deleted": False,
+            "_fivetran_synced": row["at"],
+        }
         for key, row in shop.orders.items()
-    ]  # fmt: skip
+    ]
     customers = [
         {"id": int(f"8{key}"), "phone": row["phone"], "_fivetran_synced": at} for key, row in shop.orders.items()
     ]
@@ -211,25 +268,38 @@ def beside(shop: Shop, at: datetime, *, airbyte: bool = False) -> Tables:
     charges, refunds = [], []
     for key, row in shop.transactions.items():
         money = {
-            "id": key, "amount": row["amount"], "currency": "usd", "status": "succeeded", stamp: at,
+            "id": key,
+            "amount": row["amount"],
+            "currency": "usd",
+            "status": "succeeded",
+            stamp: at,
             "created": int(row["created_at"].timestamp()) if airbyte else row["created_at"],
             "metadata": json.dumps({"loop_return": row["return_id"]}),
-        }  # fmt: skip
+        }
         if row["kind"] == "payment":
             charges.append(money | {"captured": row["captured"], "refunded": not row["captured"], "livemode": True})
         else:
             refunds.append(money | {"charge" if airbyte else "charge_id": key.replace("re_", "ch_"), "metadata": "{}"})
     s = "s" if airbyte else ""
     return {
-        "shopify.order": orders, "shopify.customer": customers, f"stripe.charge{s}": charges,
+        "shopify.order": orders,
+        "shopify.customer": customers,
+        f"stripe.charge{s}": charges,
         f"stripe.refund{s}": refunds,
         "shopify.product_variant": [{"id": int(key), "inventory_item_id": int(f"6{key}")} for key in shop.stock],
         "shopify.inventory_level": [
-            {"inventory_item_id": int(f"6{key}"), "location_id": place, "available": row["available"] - place,
-             "updated_at": row["updated_at"], "_fivetran_synced": row["updated_at"]}
-            for key, row in shop.stock.items() for place in (0, 1) if row["available"] or not place
+            {
+                "inventory_item_id": int(f"6{key}"),
+                "location_id": place,
+                "available": row["available"] - place,
+                "updated_at": row["updated_at"],
+                "_fivetran_synced": row["updated_at"],
+            }
+            for key, row in shop.stock.items()
+            for place in (0, 1)
+            if row["available"] or not place
         ],
-    }  # fmt: skip
+    }
 
 
 def fivetran(shop: Shop, at: datetime) -> Tables:
@@ -240,23 +310,42 @@ def fivetran(shop: Shop, at: datetime) -> Tables:
         told = flat(key, shop, same) | system
         if row["state"] == "cancelled":
             listed.append(told | {"state": "open", "updated_at": row["created_at"]})
-            cancelled.append({name: told[name] for name in ("id", "created_at", "_fivetran_synced", "_fivetran_deleted")}
-                             | {"updated_at": told["updated_at"]})  # fmt: skip
+            cancelled.append(
+                {name: told[name] for name in ("id", "created_at", "_fivetran_synced", "_fivetran_deleted")}
+                | {"updated_at": told["updated_at"]}
+            )
         else:
             listed.append(told)
     for key, item in shop.items.items():
-        exchanges.append({"exchange_id": int(item["exchange_id"]), "return_list_id": int(key), "out_of_stock": True,
-                          "out_of_stock_resolution": item["resolution"], "variant_id": int(f"5{key}")} | system)  # fmt: skip
+        exchanges.append(
+            {
+                "exchange_id": int(item["exchange_id"]),
+                "return_list_id": int(key),
+                "out_of_stock": True,
+                "out_of_stock_resolution": item["resolution"],
+                "variant_id": int(f"5{key}"),
+            }
+            | system
+        )
     notices = [
-        {"id": int(key), "return_line_item_id": int(f"3{key}"), "integration_tracking_url": label["tracking_url"],
-         "_fivetran_synced": at}
-        for key, label in shop.labels.items() if label["tracking_url"]
-    ]  # fmt: skip
+        {
+            "id": int(key),
+            "return_line_item_id": int(f"3{key}"),
+            "integration_tracking_url": label["tracking_url"],
+            "_fivetran_synced": at,
+        }
+        for key, label in shop.labels.items()
+        if label["tracking_url"]
+    ]
     return beside(shop, at) | {
-        "land.return_list": listed, "land.return_cancelled": cancelled, "land.return_list_exchange": exchanges,
-        "land.return_list_line_item": [{"line_item_id": int(f"3{key}"), "return_list_id": int(key)} for key in shop.returns],
+        "land.return_list": listed,
+        "land.return_cancelled": cancelled,
+        "land.return_list_exchange": exchanges,
+        "land.return_list_line_item": [
+            {"line_item_id": int(f"3{key}"), "return_list_id": int(key)} for key in shop.returns
+        ],
         "land.advanced_shipping_notice": notices,
-    }  # fmt: skip
+    }
 
 
 def dlt(shop: Shop, at: datetime) -> Tables:
@@ -267,25 +356,50 @@ def dlt(shop: Shop, at: datetime) -> Tables:
         returns.append(told | {"label_updated_at": None, "label_updated_at__v_text": "N/A"})
         if (label := shop.labels.get(key)) and int(key) % 3:  # the others have the flat one alone
             child = {name: label[name] for name in ("carrier", "status", "url", "updated_at")}
-            labels.append(child | {"tracking_number": None, "tracking_number__v_text": label["tracking_number"],
-                                   "_dlt_parent_id": f"r{key}", "_dlt_id": f"l{key}"})  # fmt: skip
+            labels.append(
+                child
+                | {
+                    "tracking_number": None,
+                    "tracking_number__v_text": label["tracking_number"],
+                    "_dlt_parent_id": f"r{key}",
+                    "_dlt_id": f"l{key}",
+                }
+            )
         elif label:
             returns[-1]["label_updated_at"] = label["updated_at"]
         if item := shop.items.get(key):
-            exchanges.append({"exchange_id": item["exchange_id"], "out_of_stock": True, "_dlt_parent_id": f"r{key}",
-                              "out_of_stock_resolution": item["resolution"], "variant_id": f"5{key}"})  # fmt: skip
+            exchanges.append(
+                {
+                    "exchange_id": item["exchange_id"],
+                    "out_of_stock": True,
+                    "_dlt_parent_id": f"r{key}",
+                    "out_of_stock_resolution": item["resolution"],
+                    "variant_id": f"5{key}",
+                }
+            )
     return beside(shop, at) | {
-        "land.returns": returns, "land.returns__labels": labels, "land.returns__exchanges": exchanges,
+        "land.returns": returns,
+        "land.returns__labels": labels,
+        "land.returns__exchanges": exchanges,
         "land._dlt_loads": [{"load_id": load, "status": 0, "inserted_at": at}],
-    }  # fmt: skip
+    }
 
 
 def nested(key: str, shop: Shop) -> Row:
     label, item = shop.labels.get(key), shop.items.get(key)
-    labels = [{name: label[name] for name in ("carrier", "tracking_number", "status", "url")}
-              | {"updated_at": label["updated_at"].isoformat(), "line_items": [1]}] if label else []  # fmt: skip
-    exchanges = [{"exchange_id": item["exchange_id"], "out_of_stock": True,
-                  "out_of_stock_resolution": item["resolution"]}] if item else []  # fmt: skip
+    labels = (
+        [
+            {name: label[name] for name in ("carrier", "tracking_number", "status", "url")}
+            | {"updated_at": label["updated_at"].isoformat(), "line_items": [1]}
+        ]
+        if label
+        else []
+    )
+    exchanges = (
+        [{"exchange_id": item["exchange_id"], "out_of_stock": True, "out_of_stock_resolution": item["resolution"]}]
+        if item
+        else []
+    )
     return {"labels": json.dumps(labels), "exchanges": json.dumps(exchanges)}
 
 
@@ -302,8 +416,12 @@ def airbyte(shop: Shop, at: datetime) -> Tables:
 
 
 LANDINGS: Mapping[str, Callable[[Shop, datetime], Tables]] = {
-    "canonical": canonical, "fivetran": fivetran, "dlt": dlt, "posthog": posthog, "airbyte": airbyte,
-}  # fmt: skip
+    "canonical": canonical,
+    "fivetran": fivetran,
+    "dlt": dlt,
+    "posthog": posthog,
+    "airbyte": airbyte,
+}
 
 
 def settings(connector: str) -> dict[str, Any]:
@@ -311,10 +429,15 @@ def settings(connector: str) -> dict[str, Any]:
     if connector == "canonical":
         return {"connector": connector, "schema": "land"}
     return {
-        "connector": connector, "schema": "land", "shopify": {"schema": "shopify"},
-        "stripe": {"schema": "stripe", "connector": "airbyte" if connector == "airbyte" else "fivetran",
-                   "return_id_in": "loop_return"},
-    }  # fmt: skip
+        "connector": connector,
+        "schema": "land",
+        "shopify": {"schema": "shopify"},
+        "stripe": {
+            "schema": "stripe",
+            "connector": "airbyte" if connector == "airbyte" else "fivetran",
+            "return_id_in": "loop_return",
+        },
+    }
 
 
 # ── Into a warehouse ────────────────────────────────────────────────────────
@@ -322,7 +445,6 @@ def settings(connector: str) -> dict[str, Any]:
 TYPES = {
     "postgresql": {datetime: "timestamptz", "naive": "timestamp", Decimal: "numeric"},
     "duckdb": {datetime: "timestamptz", "naive": "timestamp", Decimal: "decimal(18, 2)"},
-    "snowflake": {datetime: "timestamp_tz", "naive": "timestamp_ntz", Decimal: "number(18, 2)"},
 }
 COMMON = {bool: "boolean", int: "bigint", str: "varchar"}
 
@@ -332,7 +454,7 @@ def land(engine: sa.Engine, tables: Tables, *, is_complete: bool = False) -> Non
     with engine.begin() as connection:
         for name, rows in tables.items():
             schema, _, table = name.partition(".")
-            quoted = f'{schema}."{table.upper() if engine.dialect.name == "snowflake" else table}"'
+            quoted = f'{schema}."{table}"'
             connection.execute(sa.text(f"CREATE SCHEMA IF NOT EXISTS {schema}"))
             connection.execute(sa.text(f"DROP TABLE IF EXISTS {quoted}"))
             if columns := _columns(engine, rows, is_complete):
@@ -347,7 +469,11 @@ def _columns(engine: sa.Engine, rows: Sequence[Row], is_complete: bool) -> dict[
     types = TYPES[engine.dialect.name]
     columns: dict[str, str] = {}
     if is_complete:
-        columns = {name: types[datetime] if name.endswith("_at") else "varchar" for name in rows[0] if all(row[name] is None for row in rows)}
+        columns = {
+            name: types[datetime] if name.endswith("_at") else "varchar"
+            for name in rows[0]
+            if all(row[name] is None for row in rows)
+        }
     for row in rows:
         for column, value in row.items():
             if value is None or column in columns:

@@ -18,23 +18,15 @@ GAPS: dict[str, Callable[[Event], bool]] = {
 """Events that a connector with this gap does not yield."""
 
 
-@pytest.fixture(params=["postgresql", "duckdb", "snowflake"])
+@pytest.fixture(params=["postgresql", "duckdb"])
 def warehouse(request: pytest.FixtureRequest, tmp_path: Path, floor: Floor) -> Iterator[sa.Engine]:
     """An empty warehouse on each engine that is proven."""
     if request.param == "postgresql":
         yield floor.engine
         return
-    if request.param == "duckdb":
-        engine = sa.create_engine(f"duckdb:///{tmp_path}/warehouse.duckdb")
-        yield engine
-        engine.dispose()
-        return
-    import fakesnow
-
-    with fakesnow.patch():
-        engine = sa.create_engine("snowflake://user:password@account/warehouse/public")
-        yield engine
-        engine.dispose()
+    engine = sa.create_engine(f"duckdb:///{tmp_path}/warehouse.duckdb")
+    yield engine
+    engine.dispose()
 
 
 def events_of(floor: Floor, warehouse: sa.Engine, connector: str, **more: Any) -> list[Event]:

@@ -1,0 +1,245 @@
+"""SELECTs fitted to what a warehouse has, a merchant's own, other dialects, and what a connector knows of its syncs."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import sqlglot
+from sqlglot import exp
+
+from loop_attentive import connectors, settings, source
+from loop_attentive.connectors import BESIDE, SOURCES, Layout, fit
+from loop_attentive.errors import NeedsMending
+from loop_attentive.settings import Shop
+from tests import connectors as landing
+from tests.connectors import LANDINGS, land, told
+from tests.connectors.test_story import events_of
+from tests.floor import HOUR, T0, Floor
+
+CONNECTORS = [name for name in LANDINGS if name != "canonical"]
+DOCS = Path(__file__).parents[2] / "docs" / "connectors.md"
+
+# ── Fitting ─────────────────────────────────────────────────────────────────
+
+
+def fitted(query: str, **tables: set[str]) -> str | None:
+    """The query, fitted to a warehouse with these tables."""
+
+    def resolve(table: exp.Table) -> connectors.Relation | None:
+        return connectors.Relation(table, frozenset(tables[table.name])) if table.name in tables else None
+
+    result = fit(cast(exp.Query, sqlglot.parse_one(query, read="postgres")), resolve)
+    return result.sql(dialect="postgres") if result else None
+
+
+@pytest.mark.parametrize(
+    ("query", "meant"),
+    [
+        ("SELECT a.x, a.y FROM a AS a", "SELECT a.x, NULL AS y FROM a AS a"),
+        ("SELECT COALESCE(a.y, a.x) AS z FROM a AS a", "SELECT COALESCE(NULL, a.x) AS z FROM a AS a"),
+        ("SELECT a.x, b.x AS z FROM a AS a LEFT JOIN b AS b ON b.x = a.x", "SELECT a.x, NULL AS z FROM a AS a"),
+        ("SELECT a.x FROM a AS a INNER JOIN b AS b ON b.x = a.x", None),
+        ("SELECT b.x FROM b AS b", None),
+        ("SELECT a.x FROM a AS a UNION ALL SELECT b.x FROM b AS b", "SELECT a.x FROM a AS a"),
+        ("SELECT b.x FROM b AS b UNION ALL SELECT a.x FROM a AS a", "SELECT a.x FROM a AS a"),
+        (
+            "SELECT a.x FROM a AS a LEFT JOIN (SELECT b.x FROM b AS b) AS k ON k.x = a.x WHERE k.x IS NULL",
+            "SELECT a.x FROM a AS a WHERE NULL IS NULL",
+        ),
+        (
+            "SELECT k.x, k.y FROM (SELECT a.x, a.y FROM a AS a) AS k",
+            "SELECT k.x, NULL AS y FROM (SELECT a.x, NULL AS y FROM a AS a) AS k",
+        ),
+    ],
+)
+def test_a_query_is_fitted_to_what_is_there(query: str, meant: str | None) -> None:
+    assert fitted(query, a={"x"}) == meant
+
+
+@pytest.mark.parametrize("connector", CONNECTORS)
+def test_what_must_be_there_is_named_with_its_connector(floor: Floor, connector: str) -> None:
+    """A schema without any table, and then one whose main table has lost its id."""
+    floor.settings(**landing.settings(connector))
+    floor.conn.execute("CREATE SCHEMA land")
+    main = "return_list" if connector == "fivetran" else "returns"
+    with pytest.raises(NeedsMending, match=f"as connector {connector} needs it: there is no table land.{main}"):
+        floor.look(T0)
+    land(floor.engine, LANDINGS[connector](next(iter(told()))[1], T0))
+    floor.conn.execute(f"ALTER TABLE land.{main} DROP COLUMN created_at, DROP COLUMN state")
+    with pytest.raises(NeedsMending, match=f"table land.{main} lacks created_at, state"):
+        floor.look(T0)
+
+
+def test_a_time_without_a_zone_is_the_shops_also_where_rows_are_compared(floor: Floor) -> None:
+    """PostHog's times have no zone, Shopify's have one: the contact that lands later moves the return."""
+    scenes = list(told())
+    floor.settings(**landing.settings("posthog") | {"time_zone": "UTC"})
+    for at, shop in scenes[:2]:
+        land(floor.engine, LANDINGS["posthog"](shop, at))
+        floor.run(at)
+    [kind] = floor.one("SELECT position_kind FROM source_cursor WHERE source_table = 'returns'")
+    assert kind == "zoned"
+    assert {event.reason for event in floor.events() if event.return_id == "138"} == {"no recipient"}
+    at, shop = scenes[3]
+    land(floor.engine, LANDINGS["posthog"](shop, at))
+    floor.run(at)
+    floor.judge_again(at)
+    assert {event.status for event in floor.events() if event.return_id == "138"} == {"pending"}
+
+
+# ── A merchant's own SELECTs ────────────────────────────────────────────────
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+    """Writes a SELECT of the shop's own."""
+    monkeypatch.setattr(connectors, "OWN", tmp_path)
+    (tmp_path / "default").mkdir()
+
+    def write(name: str, text: str) -> None:
+        (tmp_path / "default" / name).write_text(text)
+
+    return write
+
+
+def test_what_no_connector_lands_a_merchant_can_add(floor: Floor, own: Callable[[str, str], None]) -> None:
+    """Which returns are instant exchanges, and when they are charged; the types are the merchant's own."""
+    floor.conn.execute("CREATE SCHEMA own; CREATE TABLE own.charges (rma bigint, charged timestamptz)")
+    floor.conn.execute(
+        "INSERT INTO own.charges SELECT n, %s FROM generate_series(141, 143) AS n", (T0 + 14 * HOUR * 24,)
+    )
+    own("returns.extend.sql", "-- ours: 50 % off\nSELECT rma AS return_id, true AS is_instant_exchange, "
+        "charged AS charge_at FROM own.charges -- '12:00'\n;")  # fmt: skip
+    events = events_of(floor, floor.engine, "fivetran")
+    instant = [(event.return_id, event.event_type) for event in events if "Instant" in event.event_type]
+    assert sorted(instant) == [
+        ("141", "Loop Instant Exchange Reminder"),
+        *((number, f"Loop Instant Exchange {kind}") for number in ("142", "143") for kind in ("Notice", "Reminder")),
+    ]
+
+
+def test_a_table_can_be_replaced_and_rows_be_added(floor: Floor, own: Callable[[str, str], None]) -> None:
+    floor.conn.execute("CREATE SCHEMA own; CREATE TABLE own.money (id text, rma text, at timestamptz, ok text)")
+    floor.conn.execute("INSERT INTO own.money VALUES ('p1', '1', %s, 'succeeded')", (T0 + HOUR,))
+    own("transactions.sql", "SELECT id AS transaction_id, rma AS return_id, 'payment' AS kind, 'stripe' AS gateway, "
+        "ok AS status, at AS created_at FROM own.money")  # fmt: skip
+    own("labels.extend.sql", "SELECT '1' AS return_id, '1Z7' AS tracking_number, 'new' AS status")
+    floor.start()
+    floor.ret("1", created_at=T0 + HOUR / 2)
+    floor.label("1", "1Z1", status="new")
+    events = floor.run(T0 + 2 * HOUR)
+    assert {(event.event_type, event.key) for event in events} >= {
+        ("Loop Payment Transaction", "p1"), ("Loop Label Created", "1|1Z1"), ("Loop Label Created", "1|1Z7"),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("SELECT nonsense FROM nowhere", "does not run in the warehouse"),
+        ("SELECT 1 AS id", "yields no column return_id"),
+        ("SELECT 1 AS return_id, 2 AS charged_at", "yields charged_at: known are return_id, state"),
+    ],
+)
+def test_what_is_wrong_with_an_own_select_is_said_before_anything_is_read(
+    floor: Floor, own: Callable[[str, str], None], text: str, said: str
+) -> None:
+    own("returns.extend.sql", text)
+    with pytest.raises(NeedsMending, match=rf"include/sql/shops/default/returns.extend.sql .*{said}"):
+        floor.look(T0)
+
+
+# ── What a connector tells of itself ────────────────────────────────────────
+
+
+def test_freshness_is_judged_by_the_connectors_own_record(floor: Floor) -> None:
+    floor.settings(**landing.settings("fivetran") | {"connector_log": {"schema": "fivetran_log", "connection": "loop"}})
+    at, shop = list(told())[2]
+    log = [
+        {"connection_id": "loop", "time_stamp": at - 30 * HOUR, "message_event": "sync_end",
+         "message_data": '{"status":"SUCCESSFUL"}'},
+        {"connection_id": "loop", "time_stamp": at - HOUR, "message_event": "sync_end",
+         "message_data": '{"status":"FAILURE_WITH_TASK"}'},
+        {"connection_id": "other", "time_stamp": at, "message_event": "sync_end",
+         "message_data": '{"status":"SUCCESSFUL"}'},
+    ]  # fmt: skip
+    land(floor.engine, LANDINGS["fivetran"](shop, at) | {"fivetran_log.log": log})
+    floor.look(at)
+    fresh, why_not = floor.fresh(at, 26)
+    assert not fresh
+    assert "last complete sync was at" in str(why_not)
+    assert floor.fresh(at, 31) == (True, None)
+
+
+def test_a_rule_that_needs_what_the_connector_does_not_tell_is_off_and_says_so(
+    floor: Floor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lame = connectors.connector("canonical").model_copy(update={"tells": frozenset({"labels", "shipped"})})
+    monkeypatch.setattr(connectors, "connector", lambda name: lame)
+    floor.start()
+    floor.ret("1", created_at=T0 - 22 * HOUR * 24, labels_enabled=True)
+    floor.label("1", status="new")
+    result = floor.qualify(floor.look(T0 + HOUR))
+    assert result["Loop Return Expiring"].asleep == "connector canonical does not tell updates"
+    assert "out_of_stock" in str(result["Loop Exchange Out Of Stock"].asleep)
+    assert {event.event_type for event in floor.events()} == {"Loop Return Created", "Loop Label Created"}
+
+
+# ── Other dialects ──────────────────────────────────────────────────────────
+
+
+def every_column() -> frozenset[str]:
+    files = [*SOURCES.glob("*/*.sql"), *BESIDE.rglob("*.sql")]
+    return frozenset(
+        column.name
+        for file in files
+        for column in sqlglot.parse_one(file.read_text(), read="postgres").find_all(exp.Column)
+    )
+
+
+@pytest.mark.parametrize("dialect", ["postgresql", "duckdb", "snowflake", "bigquery", "redshift", "databricks"])
+@pytest.mark.parametrize("connector", LANDINGS)
+def test_each_select_can_be_parsed_in_each_dialect(connector: str, dialect: str) -> None:
+    shop = Shop.model_validate({"name": "default"} | landing.settings(connector))
+    layout = Layout(shop, dialect, lambda query, what: every_column())
+    for table in source.TABLES:
+        queries = layout.queries(table.name, table.columns)
+        assert queries, table.name
+        for query in queries:
+            parsed = sqlglot.parse_one(query.sql, read=connectors.DIALECTS.get(dialect, dialect))
+            assert [selected.alias_or_name for selected in parsed.selects] == list(query.columns)  # type: ignore[attr-defined]
+
+
+def test_a_name_that_must_be_quoted_is_found_in_upper_case() -> None:
+    """Fivetran's ORDER in Snowflake."""
+    shop = Shop.model_validate({"name": "default"} | landing.settings("fivetran"))
+    asked = []
+
+    def columns_of(query: str, what: str) -> frozenset[str] | None:
+        asked.append(what)
+        return None if '"order"' in what else every_column()
+
+    [query] = Layout(shop, "snowflake", columns_of).queries("returns", source.RETURNS.columns)
+    assert 'shopify."ORDER"' in query.sql
+    assert asked.count('table shopify."order"') == 1
+
+
+# ── The page ────────────────────────────────────────────────────────────────
+
+
+def test_each_set_up_on_the_page_is_a_settings_file(tmp_path: Path) -> None:
+    blocks = DOCS.read_text().split("```yaml\n")[1:]
+    shown: set[Any] = set()
+    for block in blocks:
+        path = tmp_path / "shops.yaml"
+        path.write_text(block.split("```")[0])
+        shown |= {shop.connector for shop in settings.load(path).values()}
+    assert shown == set(LANDINGS)
+
+
+def test_the_page_tells_each_connectors_gaps() -> None:
+    page = " ".join(DOCS.read_text().split())
+    for name in LANDINGS:
+        for what, words in connectors.connector(name).gaps.items():
+            assert f"{what}: {words}" in page, (name, what)
