@@ -10,7 +10,7 @@ INSTALL := $(VENV) -m pip install -qq --disable-pip-version-check --no-input
 
 export PYTHONPATH := $(CURDIR)/plugins:$(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
-.PHONY: help demo picture test test-long bench lint vulnerabilities migrate forget restored airflow clean
+.PHONY: help demo picture test test-long bench lint vulnerabilities migrate forget restored check airflow clean
 
 help: ## what there is to run (the default)
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -46,6 +46,9 @@ forget: .venv/installed ## the people whose phones or e-mails come in by standar
 
 restored: .venv/installed ## after the ledger came back from a backup, before its DAGs run again (docs/restore.md); SHOP=name
 	@$(VENV) -m sandbox restored $(if $(SHOP),--shop "$(SHOP)")
+
+check: .venv/installed ## what the warehouse tells, and what it would have made, before anything is sent; SHOP=name
+	@$(VENV) -m sandbox check $(if $(SHOP),--shop "$(SHOP)")
 
 airflow: .venv/installed ## ARGS="dags test loop_attentive_hourly": any Airflow command, in the sandbox where you set nothing else
 	@$(VENV) -m sandbox airflow $(ARGS)

@@ -1,5 +1,5 @@
 """What the Makefile runs: python -m sandbox demo | picture | migrate [REVISION] | forget OPTIONS | restored OPTIONS |
-airflow ARGUMENTS"""
+check OPTIONS | airflow ARGUMENTS"""
 
 import os
 import signal
@@ -35,7 +35,7 @@ def main() -> int:
                 return picture()
             case ["migrate", *revision]:
                 return migrate_to(*revision)
-            case ["forget" | "restored" as command, *options]:
+            case ["check" | "forget" | "restored" as command, *options]:
                 return on_ledger(command, options)
             case ["airflow", *arguments]:
                 return airflow(arguments)
@@ -85,6 +85,7 @@ def on_ledger(command: str, options: list[str]) -> int:
     with postgres(HOME / "pg") as server, standin() as attentive:
         prepare(server)
         migrate(make_conninfo(server, dbname=LEDGER))
+        _fill(server)
         return run(command_line, settings(server, attentive) | os.environ)
 
 
@@ -93,14 +94,19 @@ def airflow(arguments: list[str]) -> int:
     with postgres(HOME / "pg") as server, standin() as attentive:
         prepare(server)
         migrate(make_conninfo(server, dbname=LEDGER))
-        with psycopg.connect(make_conninfo(server, dbname=WAREHOUSE), autocommit=True) as warehouse:
-            if warehouse.execute("SELECT to_regnamespace('loop')").fetchone() == (None,):
-                create(warehouse)
-                fill(warehouse, returns=2000, now=datetime.now(UTC), seed=1)
+        _fill(server)
         port = int(os.environ.get("AIRFLOW__API__PORT", "8080"))
         ours = settings(server, attentive, port)
         _tell_of_a_mixture(ours)
         return run(command(*arguments), ours | os.environ)
+
+
+def _fill(server: str) -> None:
+    """Makes the warehouse up, if nobody has yet."""
+    with psycopg.connect(make_conninfo(server, dbname=WAREHOUSE), autocommit=True) as warehouse:
+        if warehouse.execute("SELECT to_regnamespace('loop')").fetchone() == (None,):
+            create(warehouse)
+            fill(warehouse, returns=2000, now=datetime.now(UTC), seed=1)
 
 
 def _tell_of_a_mixture(ours: Mapping[str, str]) -> None:

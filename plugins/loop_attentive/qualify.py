@@ -128,6 +128,15 @@ def foresee(
         yield judge(facts, shop, event, now, key)
 
 
+def count(conn: psycopg.Connection[Any], shop: Shop, event: EventType, run: Run) -> int:
+    """How many facts of a run's interval a rule yields, known or not, in the caller's transaction; stores nothing."""
+    with psycopg.ClientCursor(conn) as cur:
+        starts_at, mark = _lock_rule(cur, shop, event)
+        fresh, _ = rules.freshness(conn, shop, run.as_of)
+        _ask(cur, shop, event, run, starts_at, mark, fresh)
+        return _counts(cur)[0]
+
+
 def _ledger_now(cur: psycopg.Cursor[Any]) -> datetime:
     return cast(datetime, cast(tuple[Any], cur.execute("SELECT clock_timestamp()").fetchone())[0])
 
