@@ -10,7 +10,7 @@ INSTALL := $(VENV) -m pip install -qq --disable-pip-version-check --no-input
 
 export PYTHONPATH := $(CURDIR)/plugins:$(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
-.PHONY: help demo picture test test-long bench lint vulnerabilities migrate forget restored check airflow clean
+.PHONY: help demo picture test test-long test-snowflake bench lint vulnerabilities migrate forget restored check airflow clean
 
 help: ## what there is to run (the default)
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -23,6 +23,9 @@ test: .venv/installed-dev ## every test but the long ones; ARGS="-k pace": some 
 
 test-long: .venv/installed-dev ## the tests that take minutes
 	@$(VENV) -m pytest -m long $(ARGS)
+
+test-snowflake: .venv/snowflake/installed ## the connectors on Snowflake's dialect and client
+	@.venv/snowflake/bin/python -m pytest tests/connectors/test_story.py -k snowflake $(ARGS)
 
 picture: .venv/installed-dev ## the pictures of the UI in docs anew: the demo, and what the UI shows then (needs chromium)
 	@$(VENV) -m sandbox picture
@@ -74,6 +77,13 @@ clean: ## remove the virtual environment, the sandbox with all its data, and cac
 .venv/installed-bench: requirements-bench.txt .venv/installed
 	@echo "Installing requirements-bench.txt into .venv ..."
 	@$(INSTALL) -r requirements-bench.txt
+	@touch $@
+
+# By itself: what it needs does not go together with Airflow's pins.
+.venv/snowflake/installed: requirements-snowflake.txt .venv/installed
+	@echo "Installing requirements-snowflake.txt into .venv/snowflake ..."
+	@$(PYTHON) -m venv --clear .venv/snowflake
+	@.venv/snowflake/bin/python -m pip install -qq --disable-pip-version-check --no-input -r requirements-snowflake.txt
 	@touch $@
 
 # By itself: what it needs is none of the project's pins.

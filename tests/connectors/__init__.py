@@ -444,6 +444,7 @@ def settings(connector: str) -> dict[str, Any]:
 
 TYPES = {
     "postgresql": {datetime: "timestamptz", "naive": "timestamp", Decimal: "numeric"},
+    "snowflake": {datetime: "timestamp_tz", "naive": "timestamp_ntz", Decimal: "number(18, 2)"},
     "duckdb": {datetime: "timestamptz", "naive": "timestamp", Decimal: "decimal(18, 2)"},
 }
 COMMON = {bool: "boolean", int: "bigint", str: "varchar"}
@@ -454,7 +455,7 @@ def land(engine: sa.Engine, tables: Tables, *, is_complete: bool = False) -> Non
     with engine.begin() as connection:
         for name, rows in tables.items():
             schema, _, table = name.partition(".")
-            quoted = f'{schema}."{table}"'
+            quoted = f'{schema}."{table.upper() if engine.dialect.name == "snowflake" else table}"'
             connection.execute(sa.text(f"CREATE SCHEMA IF NOT EXISTS {schema}"))
             connection.execute(sa.text(f"DROP TABLE IF EXISTS {quoted}"))
             if columns := _columns(engine, rows, is_complete):
