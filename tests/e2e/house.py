@@ -154,6 +154,7 @@ class Merchant:
         return self.airflow.runs(dag_id)[0]
 
     def trigger(self, dag_id: str, **form: Any) -> Run:
+        wait_until(lambda: self.airflow.has_dag(dag_id), f"Airflow has read {dag_id}", seconds=180, every=1)
         return self.airflow.trigger(dag_id, **form)
 
     def answers(self, run: Run, task_id: str, choice: str) -> str:
