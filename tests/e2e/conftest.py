@@ -17,6 +17,7 @@ SINCE = {"time_zone": TIME_ZONE, "enabled_at": (datetime.now(UTC) - 10 * DAY).is
 
 SHOPS: dict[str, dict[str, Any]] = {
     "default": {"time_zone": TIME_ZONE},
+    "checked": SINCE,
     "late": SINCE,
     "mended": SINCE,
     "unlucky": SINCE,

@@ -34,10 +34,10 @@ class Life:
 
 @story
 def test_preflight_tells_what_a_run_would_meet_and_keeps_nothing(house: House) -> None:
-    merchant = house.merchants["default"]
+    merchant = house.merchants["checked"]
     merchant.put_returns(3, DAY)
-    merchant.succeeds(merchant.trigger("loop_attentive_check"))
-    log = "".join(path.read_text() for path in house.log_files() if "loop_attentive_check" in str(path))
+    merchant.succeeds(merchant.trigger("loop_attentive_check__checked"))
+    log = "".join(path.read_text() for path in house.log_files() if "loop_attentive_check__checked" in str(path))
     assert "Events of the last 7 days" in log
     assert "connector canonical" in log
     assert merchant.statuses() == Counter()
