@@ -28,4 +28,5 @@ for shop in load().values():
         shop=shop,
         events=[event for event in CATALOGUE if not event.daily],
         doc=__doc__,
+        follows_sync=True,
     )

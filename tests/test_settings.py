@@ -23,6 +23,7 @@ Complain = Callable[..., str]
 
 DEFAULTS: dict[str, Any] = {
     "mode": "live",
+    "loop_api": None,
     "connector": "canonical",
     "source_schema": "loop",
     "shopify": None,
@@ -95,7 +96,8 @@ def test_the_file_of_the_project_is_the_default_shop() -> None:
 def test_the_file_of_the_project_shows_every_key_in_a_form_that_works(shops_file: WriteFile) -> None:
     text = SHOPS_FILE.read_text(encoding="utf-8")
     assert re.findall(r"^    # (\w+): ", text, re.MULTILINE) == list(KEYS)
-    uncommented = re.sub(rf"^    # (?=(?:{'|'.join(KEYS)}): )", "    ", text, flags=re.MULTILINE)
+    together = [key for key in KEYS if key != "loop_api"]  # which lets no other connector than its own be named
+    uncommented = re.sub(rf"^    # (?=(?:{'|'.join(together)}): )", "    ", text, flags=re.MULTILINE)
     shown = load(shops_file(uncommented))["default"].model_dump()
     examples = {
         "shopify",
@@ -110,12 +112,15 @@ def test_the_file_of_the_project_shows_every_key_in_a_form_that_works(shops_file
         key: value for key, value in DEFAULTS.items() if key not in examples
     }
     assert all(shown[key] is not None for key in examples)
+    synced = load(shops_file(re.sub(r"^    # (?=loop_api: )", "    ", text, flags=re.MULTILINE)))["default"]
+    assert (synced.loop_api, synced.connector) == ("loop_api", "dlt")
 
 
 def test_every_key_can_be_set(shop: ReadShop) -> None:
     made = shop(
         "mode: shadow",
-        "connector: canonical",
+        "loop_api: loop_of_acme",
+        "connector: dlt",
         "schema: ANALYTICS.loop_2",
         "shopify: {schema: fivetran_shopify}",
         "stripe: {schema: RAW.stripe, connector: airbyte, return_id_in: loop_return_id}",
@@ -140,7 +145,8 @@ def test_every_key_can_be_set(shop: ReadShop) -> None:
     assert made.model_dump() == {
         "name": "default",
         "mode": "shadow",
-        "connector": "canonical",
+        "loop_api": "loop_of_acme",
+        "connector": "dlt",
         "source_schema": "ANALYTICS.loop_2",
         "shopify": {"tables": "fivetran_shopify", "connector": "fivetran"},
         "stripe": {"tables": "RAW.stripe", "connector": "airbyte", "return_id_in": "loop_return_id"},
@@ -184,6 +190,10 @@ def test_a_shop_cannot_be_changed() -> None:
     [
         ("mode: Live", "mode: should be 'live' or 'shadow'"),
         ("connector: fivetan", "connector: should be one of the folders in include/sql/sources: "),
+        (
+            "loop_api: loop_api\n    connector: fivetran",
+            "connector: should be dlt, or left out, where loop_api is given",
+        ),
         ("connector: ../sources/canonical", "connector: should be one of the folders"),
         ("schema: 'loop; drop table x'", "schema: should be a plain name"),
         ("schema: a.b.c", "schema: should be a plain name"),
@@ -227,7 +237,7 @@ def test_a_shop_cannot_be_changed() -> None:
         ("mdoe: live", "unknown key mdoe (did you mean mode?)"),
         ("request_per_second: 3", "unknown key request_per_second (did you mean requests_per_second?)"),
         ("source_schema: loop", "unknown key source_schema"),
-        ("colour: red", "unknown key colour (known are mode, connector, schema, "),
+        ("colour: red", "unknown key colour (known are mode, loop_api, connector, schema, "),
         ("name: acme", "unknown key name"),
         ("7: x", "unknown key 7"),
     ],

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from airflow.sdk import DAG, CronDataIntervalTimetable, Param, TaskGroup, TriggerRule
+from airflow.sdk import DAG, Asset, AssetOrTimeSchedule, CronDataIntervalTimetable, Param, TaskGroup, TriggerRule
 
 from loop_attentive.catalogue import EventType
 from loop_attentive.operators import (
@@ -43,16 +43,31 @@ def rule_doc(event: EventType) -> str:
     return f"**{event.name}.** {event.meaning}\n\n```sql\n{event.sql_file.read_text()}```"
 
 
+def synced_returns(shop: Shop) -> Asset:
+    """What loop_attentive_sync brings into the shop's warehouse; an event of it is a sync that brought something."""
+    return Asset(name=f"loop_returns{shop.dag_suffix}", uri=f"loop-attentive://{shop.name}/returns")
+
+
 def pipeline(
-    dag_id: str, *, cron: str, shop: Shop, events: Sequence[EventType], doc: str | None, purges: bool = False
+    dag_id: str,
+    *,
+    cron: str,
+    shop: Shop,
+    events: Sequence[EventType],
+    doc: str | None,
+    purges: bool = False,
+    follows_sync: bool = False,
 ) -> DAG:
     """A DAG that looks at one shop's source on a schedule and sends the events that have become due.
 
-    purges: whether it also deletes what is older than the shop's retention.
+    purges: whether it also deletes what is older than the shop's retention. follows_sync: whether it also runs as soon
+    as the shop's own sync, where there is one, has brought something.
     """
+    clock = CronDataIntervalTimetable(cron, timezone=shop.time_zone)
+    at_once = follows_sync and shop.loop_api
     with DAG(
         dag_id=f"{dag_id}{shop.dag_suffix}",
-        schedule=CronDataIntervalTimetable(cron, timezone=shop.time_zone),
+        schedule=AssetOrTimeSchedule(timetable=clock, assets=[synced_returns(shop)]) if at_once else clock,
         start_date=datetime(2026, 1, 1, tzinfo=UTC),
         catchup=False,
         max_active_runs=1,

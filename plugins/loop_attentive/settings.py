@@ -126,6 +126,11 @@ def _usual_retention(shop: dict[str, Any]) -> int:
     return max(400, shop.get("mirror_days", 0) + RETENTION_MARGIN_DAYS)
 
 
+def _usual_connector(shop: dict[str, Any]) -> str:
+    """What the shop's own sync lands is read as what it is."""
+    return "dlt" if shop.get("loop_api") else "canonical"
+
+
 def _beside(system: str) -> AfterValidator:
     def check(name: str) -> str:
         known = sorted(folder.name for folder in (BESIDE / system).iterdir() if folder.is_dir())
@@ -168,14 +173,16 @@ class Shop(BaseModel):
 
     enabled_at is in UTC. max_events_per_run is one number that each event type is held to by itself: a flood is
     noticed by its size, whichever type it is of, and one number is what a person can choose without counting first.
-    notify: a connection to a webhook that is told of held events.
+    notify: a connection to a webhook that is told of held events. loop_api: a connection to Loop's own API, from which
+    loop_attentive_sync fills the warehouse as dlt does.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     name: ShopName
     mode: Literal["live", "shadow"] = "live"
-    connector: Annotated[str, AfterValidator(_connector)] = "canonical"
+    loop_api: ConnectionId | None = None
+    connector: Annotated[str, AfterValidator(_connector)] = Field(default_factory=_usual_connector)
     source_schema: SchemaName = Field(default="loop", alias="schema")
     shopify: Shopify | None = None
     stripe: Stripe | None = None
@@ -196,6 +203,13 @@ class Shop(BaseModel):
     max_events_per_run: Annotated[int, Field(ge=0)] | None = None
     max_per_person_per_day: Annotated[int, Field(gt=0)] = 6
     notify: ConnectionId | None = None
+
+    @field_validator("connector")
+    @classmethod
+    def _read_what_is_synced(cls, connector: str, info: ValidationInfo) -> str:
+        if info.data.get("loop_api") and connector != "dlt":
+            raise ValueError("should be dlt, or left out, where loop_api is given: its sync lands its tables as dlt")
+        return connector
 
     @field_validator("retention_days")
     @classmethod

@@ -30,6 +30,7 @@ SHOPS: dict[str, dict[str, Any]] = {
     "decided": SINCE | {"max_events_per_run": 2},
     "ranged": SINCE,
     "hollow": SINCE,
+    "synced": SINCE | {"loop_api": "loop_of_synced", "schema": "from_loop"},
     "chaos": SINCE
     | {"requests_per_second": 600, "max_events_per_run": 100_000},  # so young a shop is a flood in itself
 }

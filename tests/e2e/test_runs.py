@@ -2,9 +2,12 @@
 
 from collections import Counter
 from datetime import UTC, datetime
+from typing import Any
 
 from loop_attentive.catalogue import CATALOGUE
 from sandbox.attentive import Fault
+from sandbox.loop import running_loop
+from sandbox.processes import wait_until
 from sandbox.warehouse import World, fill
 from tests.e2e.house import DAY, EMAIL, HOUR, KEY, PHONE_DIGITS, STATUS_PAGE, House, Merchant, Run, set_connection
 from tests.e2e.story import story
@@ -199,5 +202,47 @@ def test_a_waiting_send_goes_on_by_hand_too(house: House) -> None:
     said = house.dags_test(merchant.daily)
     assert "giving the slot back" in said
     assert merchant.statuses() == Counter(accepted=4)
+    merchant.each_exactly_once()
+    merchant.adds_up()
+
+
+@story
+def test_a_change_at_loop_reaches_attentive_by_the_sync_alone(house: House) -> None:
+    merchant = house.merchants["synced"]
+    airflow, sync = merchant.airflow, "loop_attentive_sync__synced"
+
+    def at_loop(number: int, **more: Any) -> dict[str, Any]:
+        now = datetime.now(UTC).isoformat()
+        return {
+            "id": str(number), "state": "open", "customer": EMAIL, "order_name": f"#{number}", "created_at": now,
+            "updated_at": now, "labels": [], "line_items": [], "status_page_url": STATUS_PAGE,
+        } | more  # fmt: skip
+
+    def followed() -> list[Run]:
+        return [run for run in airflow.runs(merchant.hourly) if run["run_type"] == "asset_triggered"]
+
+    with running_loop(key="key-of-loop") as loop:
+        set_connection(airflow, "loop_of_synced", conn_type="http", host=loop.url, password="key-of-loop")
+        loop.put(at_loop(1))
+        first = merchant.trigger(sync)
+        airflow.unpause(sync)
+        merchant.succeeds(first)
+        merchant.succeeds(merchant.scheduled(merchant.hourly))
+        assert [r.body["properties"]["returnId"] for r in merchant.attentive.received if r.body] == [1]
+
+        loop.put(at_loop(2))
+        merchant.succeeds(merchant.trigger(sync))
+        wait_until(lambda: bool(followed()), "the hourly DAG follows the sync", seconds=120)
+        merchant.succeeds(*followed())
+        assert [r.body["properties"]["returnId"] for r in merchant.attentive.received if r.body] == [1, 2]
+
+        # Nothing new: the sync is skipped, and nothing follows.
+        before = len(followed())
+        quiet = merchant.trigger(sync)
+        merchant.succeeds(quiet)
+        assert merchant.task(quiet, "sync")["state"] == "skipped"
+        assert len(followed()) == before
+        assert loop.refused == []
+        airflow.pause(sync)
     merchant.each_exactly_once()
     merchant.adds_up()
