@@ -77,6 +77,14 @@ def test_a_stale_source_is_told(floor: Floor) -> None:
     assert "no reminders for now: returns or labels were last synced" in str(report(floor))
 
 
+def test_a_limit_that_the_connector_usually_misses_is_told(floor: Floor) -> None:
+    at, shop = list(told())[2]
+    for hours, is_told in ((3, True), (26, False)):
+        floor.settings(**landing.settings("fivetran") | {"freshness_hours": hours})
+        land(floor.engine, LANDINGS["fivetran"](shop, at))
+        assert ("usually syncs every 6 hours, and freshness_hours is 3" in str(report(floor, at))) is is_told
+
+
 @pytest.mark.parametrize("connector", [name for name in LANDINGS if name != "canonical"])
 def test_a_connectors_gaps_and_what_its_tables_lack_are_named(floor: Floor, connector: str) -> None:
     floor.settings(**landing.settings(connector) | {"stripe": None, "shopify": None})

@@ -84,7 +84,13 @@ def _say_what_is_absent(report: Report, origin: Source) -> None:
         report.warnings.append(f"{table} {what}")
     without = origin.absent()
     report.warnings += [f"nothing tells of {name.replace('_', ' ')}" for name in TABLE_NAMES if name in without]
-    report.warnings += [f"{what}: {words}" for what, words in connectors.connector(shop.connector).gaps.items()]
+    told = connectors.connector(shop.connector)
+    report.warnings += [f"{what}: {words}" for what, words in told.gaps.items()]
+    if told.rhythm_hours and shop.freshness_hours and shop.freshness_hours < told.rhythm_hours:
+        report.warnings.append(
+            f"{told.title} usually syncs every {told.rhythm_hours:g} hours, and freshness_hours is "
+            f"{shop.freshness_hours:g}: reminders wait most of the time unless it syncs more often"
+        )
     if shop.connector != "canonical" and shop.shopify is None:
         report.warnings.append("phones: Loop's tables hold none; name Shopify's with `shopify`")
     if shop.stripe and shop.stripe.return_id_in is None:

@@ -26,8 +26,9 @@ OVERLAP = timedelta(minutes=15)
 NOTICES_BACK = timedelta(days=2)
 """The report of notices does not say which of their times its days are of."""
 
+# dlt would tell its makers of every run, and look for settings of its own among Airflow's variables.
 os.environ.setdefault("RUNTIME__DLTHUB_TELEMETRY", "false")
-"""dlt would tell its makers of every run."""
+os.environ.setdefault("PROVIDERS__ENABLE_AIRFLOW_SECRETS", "false")
 
 ABOUT_THE_LABEL = ["carrier", "tracking_number", "label_status", "label_url", "label_updated_at"]
 RETURN = frozenset(
@@ -59,8 +60,8 @@ class SyncFailed(Exception):
 def sync(api: LoopApi, destination: Any, shop: Shop, *, now: datetime, since: datetime | None = None) -> Landed:
     """Lands what Loop has changed since the last sync, which the warehouse itself remembers.
 
-    destination: dlt's. since: from then instead. The first sync reaches back as far as the mirror. What is landed
-    becomes visible together with the row in `_dlt_loads`; a sync that dies is repeated whole by the next one.
+    destination: dlt's. since: from then instead. The first sync reaches back as far as the mirror. How far a sync has
+    come is stored with the row in `_dlt_loads` that ends it, so one that dies is repeated whole by the next.
 
     Raises LoopAway, SyncFailed, and NeedsMending when Loop refuses.
     """

@@ -82,6 +82,7 @@ class Merchant:
         self.hourly, self.daily = f"loop_attentive_hourly{suffix}", f"loop_attentive_daily{suffix}"
         self.resolve, self.stop = f"loop_attentive_resolve{suffix}", f"loop_attentive_stop{suffix}"
         self.backfill = f"loop_attentive_backfill{suffix}"
+        self.dags = [self.hourly, self.daily, self.resolve, self.stop, self.backfill, f"loop_attentive_check{suffix}"]
         self._ids = iter(range(1, 10**6))
         self.open_ledger(ledger)
         self.connect_warehouse()
@@ -434,7 +435,7 @@ def open_house(server: str, shops: Mapping[str, Mapping[str, Any]]) -> Iterator[
         for merchant in merchants.values():
             stack.callback(merchant.close)
         house = House(airflow, environment, server, merchants, stack)
-        dags = [dag for merchant in merchants.values() for dag in (merchant.hourly, merchant.daily)]
+        dags = [dag for merchant in merchants.values() for dag in merchant.dags]
         wait_until(lambda: all(map(airflow.has_dag, dags)), "Airflow has read the DAGs", seconds=180, every=1)
         yield house
 
