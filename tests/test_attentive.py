@@ -43,6 +43,9 @@ class Departure:
     def left(self) -> None:
         self.told.append("left")
 
+    def written(self) -> None:
+        self.told.append("written")
+
 
 def connection(**parts: Any) -> Connection:
     return Connection(conn_id="attentive", conn_type="http", **{"password": KEY} | parts)
@@ -183,7 +186,7 @@ def test_a_request_leaves_when_it_is_cleared_and_not_before() -> None:
         async with Standin(key=KEY) as standin, AttentiveTransport(Endpoint(standin.url, KEY)) as transport:
             late = Late()
             await transport.send(EVENT, late)
-            assert late.told == ["left"]
+            assert late.told == ["left", "written"]
             return standin.received[0].arrived
 
     assert asyncio.run(story()) >= cleared_at[0]

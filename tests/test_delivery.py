@@ -37,6 +37,7 @@ from tests.sending import (
     UPDATED,
     Book,
     Sending,
+    busiest_second,
     event_body,
     send,
     still_due_of,
@@ -903,6 +904,37 @@ def test_a_database_that_goes_away_for_a_moment_costs_nothing(book: Book) -> Non
 
     tell(book, story)
     assert book.states() == {"accepted": 500}
+
+
+class StandsStill(Departure):
+    """A process that is not run for a moment, between its last look at the clock and the write."""
+
+    def __init__(self, departure: Departure) -> None:
+        self.cleared, self.written = departure.cleared, departure.written  # type: ignore[method-assign]
+        self._left = departure.left
+
+    def left(self) -> None:
+        self._left()
+        time.sleep(0.3)  # the fault itself: nothing of this process goes on meanwhile
+
+
+def test_a_process_that_stood_still_before_a_write_makes_no_second_too_full(book: Book) -> None:
+    class Transport:
+        def __init__(self, transport: AttentiveTransport) -> None:
+            self._transport = transport
+            self._sent = 0
+
+        async def send(self, event: dict[str, Any], departure: Departure) -> Answer:
+            self._sent += 1
+            return await self._transport.send(event, StandsStill(departure) if self._sent == 5 else departure)
+
+    book.add_many(60)
+
+    async def story(standin: Standin, sending: Sending) -> None:
+        await sending(requests_per_second=20, through=Transport)
+        assert busiest_second(record.arrived for record in standin.received) <= 20
+
+    tell(book, story)
 
 
 def test_a_database_that_is_not_migrated_says_so(database: str) -> None:

@@ -73,13 +73,16 @@ class Answer:
 
 
 class Departure(Protocol):
-    """The moment at which a request may leave, and did."""
+    """The moments at which a request may leave, leaves, and has left."""
 
     async def cleared(self) -> None:
         """Awaited when the connection stands; returns when the request may be written, or raises to call it back."""
 
     def left(self) -> None:
         """Called just before the bytes are written; raises if it is too late for that by now."""
+
+    def written(self) -> None:
+        """Called when they are written: the server can have seen them no later than it sees what is written next."""
 
 
 class Transport(Protocol):
@@ -268,6 +271,9 @@ class Unhurried:
     def left(self) -> None:
         return
 
+    def written(self) -> None:
+        return
+
 
 @dataclass
 class Passage:
@@ -356,6 +362,7 @@ class PacedBody(aiohttp.BytesPayload):
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
         self.passage.leave()
         await super().write_with_length(writer, content_length)
+        self.passage.departure.written()
 
 
 class PacedRequest(aiohttp.ClientRequest):

@@ -250,6 +250,16 @@ class Flight(Departure):
         if self._sender.is_too_late(self) or not self._sender.pace.holds(self.permit):
             raise CalledBack
         self.left_at = self._sender.monotonic()
+
+    def give_permit_back(self) -> None:
+        """If that has not been done; a write that failed half-way may have reached the server."""
+        if self.left_at is None:
+            self._sender.pace.unused(self.permit)
+        else:
+            self._sender.pace.used(self.permit)
+
+    def written(self) -> None:
+        """Only now: a process that stood still between the two would give its permit back too early."""
         self._sender.pace.used(self.permit)
 
 
@@ -422,8 +432,7 @@ class Sender:
         else:
             self._take_in(flight, answer)
         finally:
-            if flight.left_at is None:
-                self.pace.unused(flight.permit)
+            flight.give_permit_back()
             if flight.has_room:
                 self.room.leave()
             self.room.call_next()
