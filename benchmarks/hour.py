@@ -158,7 +158,8 @@ class Bench:
     """A shop with a made-up source and its own mirror and ledger, in one database."""
 
     def __init__(self, conninfo: str, *, mirror_days: int = 120) -> None:
-        self.shop = Shop(name="default", mirror_days=mirror_days)
+        # of a size for which such hours are usual: nothing is held for a person
+        self.shop = Shop(name="default", mirror_days=mirror_days, max_events_per_run=10_000_000)
         self.conn = db.connect(conninfo, autocommit=True)
         self._tasks = ProcessPoolExecutor(AT_ONCE, get_context("spawn"), Task.begin, (conninfo,))
         list(self._tasks.map(Task.is_ready, range(AT_ONCE)))

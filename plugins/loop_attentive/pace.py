@@ -24,10 +24,10 @@ from psycopg.rows import dict_row
 from loop_attentive.db import sql
 from loop_attentive.reconnect import Connect, Connection, Reconnecting
 
-MARGIN = timedelta(milliseconds=10)
+MARGIN = timedelta(milliseconds=9)
 """What network and server may add to one request more than to another before a second holds too many.
 
-Its price is throughput: the rate is the limit divided by 1 + margin, 148.5 a second of 150.
+Its price is throughput: the rate is the limit divided by 1 + margin, 148.7 a second of 150.
 """
 
 PERIOD = timedelta(seconds=1) + MARGIN
@@ -66,7 +66,7 @@ class Permit:
 class ClockMap:
     """How far the database's clock is ahead of the worker's monotonic one: at least, and at most.
 
-    Each answer was given somewhere between the question and its arrival; what all of them allow is known. A moment is
+    Each answer was made somewhere between the question and its arrival; what all of them allow is known. A moment is
     mapped to the side on which an error makes a request late, never early.
     """
 
@@ -74,10 +74,10 @@ class ClockMap:
         self._least, self._most = float("-inf"), float("inf")
         self._learned_at = 0.0
 
-    def learn(self, asked_at: float, told: datetime, answered_at: float) -> None:
-        """What the database's clock said at some time between two moments of the monotonic one."""
+    def learn(self, asked_at: float, began: datetime, ended: datetime, answered_at: float) -> None:
+        """What the database's clock said when it began and ended to answer, between two moments of the monotonic one."""
         drift = (answered_at - self._learned_at) * CLOCKS_DRIFT
-        least, most = told.timestamp() - answered_at, told.timestamp() - asked_at
+        least, most = ended.timestamp() - answered_at, began.timestamp() - asked_at
         self._least, self._most = max(self._least - drift, least), min(self._most + drift, most)
         if self._least > self._most:  # the database's clock was set
             self._least, self._most = least, most
@@ -148,7 +148,7 @@ class Pace:
             self._open = True
         news, self._news = self._news, News()
         told, asked_at, answered_at = await self._database.run(lambda line: self._exchange(line, wanted, news))
-        self._clocks.learn(asked_at, told["now"], answered_at)
+        self._clocks.learn(asked_at, told["now"], told["ended_at"], answered_at)
         self.limit = told["permits"]
         self.paused_until = max(self.paused_until, self._clocks.surely_at(told["paused_until"]))
         self.next_free_at = told["next_free_at"] and self._clocks.surely_at(told["next_free_at"])

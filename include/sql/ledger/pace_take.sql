@@ -115,5 +115,6 @@ SELECT
     greatest(s.paused_until, s.now) AS paused_until,
     kept.next_free_at,
     (SELECT coalesce(array_agg(token ORDER BY usable_at, rank), '{}') FROM taken) AS tokens,
-    (SELECT coalesce(array_agg(usable_at ORDER BY usable_at, rank), '{}') FROM taken) AS usable_at
+    (SELECT coalesce(array_agg(usable_at ORDER BY usable_at, rank), '{}') FROM taken) AS usable_at,
+    coalesce(%(now)s::timestamptz, clock_timestamp()) AS ended_at
 FROM state AS s, kept
