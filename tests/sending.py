@@ -4,8 +4,8 @@ import asyncio
 import random
 import uuid
 from bisect import bisect_left
-from collections.abc import Callable, Coroutine, Iterable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -203,6 +203,18 @@ def send(book: Book, *faults: Fault, **options: Any) -> tuple[Delivered, Standin
 
     tell(book, story)
     return result[0]
+
+
+@asynccontextmanager
+async def bare_server(
+    serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]], host: str = "127.0.0.1"
+) -> AsyncIterator[str]:
+    """The URL of a server that says and does what a test wants, HTTP or not."""
+    server = await asyncio.start_server(serve, host, 0)
+    try:
+        yield f"http://{f'[{host}]' if ':' in host else host}:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
 
 
 def busiest_second(moments: Iterable[float]) -> int:

@@ -4,6 +4,9 @@ import asyncio
 import json
 import logging
 import ssl
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -21,7 +24,7 @@ from loop_attentive import attentive
 from loop_attentive.attentive import Answer, AttentiveHook, AttentiveTransport, Endpoint, Words, account, endpoint
 from loop_attentive.errors import NeedsMending
 from sandbox.attentive import Fault, Standin
-from tests.sending import CREATED, KEY, event_body
+from tests.sending import CREATED, KEY, bare_server, event_body
 
 EVENT = {
     "type": CREATED,
@@ -67,6 +70,9 @@ def connection(**parts: Any) -> Connection:
         ({"host": "127.0.0.1", "port": 8080}, "http://127.0.0.1:8080/v1/events/custom"),
         ({"host": "http://localhost:8080/"}, "http://localhost:8080/v1/events/custom"),
         ({"host": "http://[::1]:8080/"}, "http://[::1]:8080/v1/events/custom"),
+        ({"host": "::1", "port": 8080}, "http://[::1]:8080/v1/events/custom"),
+        ({"host": "[::1]:8080"}, "http://[::1]:8080/v1/events/custom"),
+        ({"host": "2001:db8::7"}, "https://[2001:db8::7]/v1/events/custom"),
         ({"host": "http://standin:80", "extra": '{"plain_http": true}'}, "http://standin:80/v1/events/custom"),
     ],
 )
@@ -90,6 +96,8 @@ def test_base_urls(parts: dict[str, Any], url: str) -> None:
         ({"host": "http://10.0.0.1"}, "plain http"),
         ({"host": "https://example.com", "extra": '{"verify": false}'}, "certificates"),
         ({"host": "https://example.com", "extra": '{"verify": "/no/such/file"}'}, "CA bundle"),
+        ({"host": "https://example.com", "extra": '{"proxy": {"https": "http://secret:8080"}}'}, "proxy"),
+        ({"host": "https://example.com", "extra": '{"proxy": "socks5://secret:8080"}'}, "proxy"),
     ],
 )
 def test_connections_that_cannot_be_used(parts: dict[str, Any], told: str) -> None:
@@ -307,6 +315,9 @@ NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
         ("nan", None),
         ("inf", 3600),
         ("", None),
+        ("Thu, 01 Jan 2026 12:00:30 +999999999999999", None),
+        ("Thu, 01 Jan 99999 12:00:30 GMT", None),
+        ("7, 9", None),
     ],
 )
 def test_retry_after(value: str | None, seconds: float | None) -> None:
@@ -315,7 +326,21 @@ def test_retry_after(value: str | None, seconds: float | None) -> None:
 
 @pytest.mark.parametrize(
     ("value", "limit"),
-    [("150", 150), (" 50 ", 50), ("0", None), ("-1", None), ("many", None), (None, None), ("1e3", None)],
+    [
+        ("150", 150),
+        (" 50 ", 50),
+        ("0", None),
+        ("-1", None),
+        ("many", None),
+        (None, None),
+        ("", None),
+        ("1e3", None),
+        ("150.5", None),
+        ("99999999", None),
+        ("١٥٠", None),
+        ("50, 50;w=1", 50),
+        ("50;w=1", 50),
+    ],
 )
 def test_the_limit_that_an_answer_names(value: str | None, limit: int | None) -> None:
     assert attentive.positive(value) == limit
@@ -373,6 +398,12 @@ def test_what_a_server_echoes_is_not_kept(echo: str) -> None:
         assert private not in shown.casefold()
 
 
+def test_a_body_of_nothing_but_brackets_takes_no_time() -> None:
+    began_at = time.monotonic()
+    assert Words({}, KEY).remove_from(attentive.error_text(b"<" * attentive.BODY_LIMIT)) is not None
+    assert time.monotonic() - began_at < 1, "it took ten seconds, in which nothing else was sent"
+
+
 def test_error_texts_are_short() -> None:
     assert len(Words({}, KEY).remove_from("so it goes " * 1000)) <= 160
 
@@ -423,3 +454,155 @@ def test_a_host_that_is_not_there_is_not_sent() -> None:
     departure = Departure()
     answer = ask("http://127.0.0.1:9", departure)
     assert (answer.outcome, answer.error, departure.told) == ("not sent", "connection refused", [])
+
+
+# ── Connections that are not what they were ─────────────────────────────────
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+BAD = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"
+
+
+async def read_request(reader: asyncio.StreamReader) -> None:
+    head = await reader.readuntil(b"\r\n\r\n")
+    [length] = [line.partition(b":")[2] for line in head.split(b"\r\n") if line.lower().startswith(b"content-length")]
+    await reader.readexactly(int(length))
+
+
+class Meanwhile(Departure):
+    """Something happens to the connection while its request waits for its permit."""
+
+    def __init__(self, happens: Callable[[], Awaitable[None]]) -> None:
+        super().__init__()
+        self._happens = happens
+
+    async def cleared(self) -> None:
+        if not self.told:
+            await self._happens()
+            await asyncio.sleep(0.05)
+        await super().cleared()
+
+
+def two_requests(then: bytes, second: bytes) -> tuple[list[Answer], list[str], int]:
+    """A first request is answered with 200. While a second one waits, with the connection in hand, the server says
+    something more, or nothing and hangs up. On another connection it would say `second` to it.
+
+    The answers, what the second departure was told, and how many requests came.
+    """
+    requests = 0
+    connections: list[asyncio.StreamWriter] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal requests
+        connections.append(writer)
+        answers = [OK if len(connections) == 1 else second, second]
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                await read_request(reader)
+                requests += 1
+                writer.write(answers.pop(0))
+
+    async def meanwhile() -> None:
+        connections[0].write(then)
+        if not then:
+            connections[0].close()
+
+    async def story() -> tuple[list[Answer], list[str], int]:
+        async with bare_server(serve) as url, AttentiveTransport(Endpoint(url, KEY)) as transport:
+            departure = Meanwhile(meanwhile)
+            answers = [await transport.send(EVENT, Departure()), await transport.send(EVENT, departure)]
+            return answers, departure.told, requests
+
+    return asyncio.run(story())
+
+
+def test_a_connection_that_is_closed_while_its_request_waits_costs_a_new_one_and_no_doubt() -> None:
+    answers, told, requests = two_requests(b"", OK)
+    assert [answer.outcome for answer in answers] == ["accepted", "accepted"]
+    assert told == ["cleared", "cleared", "left"]
+    assert requests == 2
+
+
+@pytest.mark.parametrize("said", [OK, b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n", b"noise"])
+def test_what_a_server_said_before_the_request_is_not_its_answer(said: bytes) -> None:
+    answers, _, requests = two_requests(said, BAD)
+    assert [answer.outcome for answer in answers] == ["accepted", "rejected"]
+    assert requests == 2
+
+
+def test_a_server_that_always_hangs_up_first_was_sent_nothing() -> None:
+    async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    class Waits(Departure):
+        async def cleared(self) -> None:
+            await asyncio.sleep(0.05)
+
+    async def story() -> Answer:
+        async with bare_server(serve) as url, AttentiveTransport(Endpoint(url, KEY)) as transport:
+            return await transport.send(EVENT, Waits())
+
+    assert asyncio.run(story()) == Answer("not sent", error="connection closed before the request")
+
+
+@pytest.mark.parametrize(
+    ("said", "outcome"),
+    [
+        (b"HTTP/1.1 103 Early Hints\r\nLink: </a>; rel=preload\r\n\r\n" + OK, "accepted"),
+        (b"HTTP/1.1 100 Continue\r\n\r\n" * 3 + BAD, "rejected"),
+        (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n", "unknown"),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"x" * 30_000 + b"\r\nContent-Length: 0\r\n\r\n", "accepted"),
+        (b"HTTP/1.1 200 OK\r\n" + b"X: x\r\n" * 200 + b"Content-Length: 0\r\n\r\n", "accepted"),
+        (b"HTTP/1.1 200 OK\r\nSet-Cookie: =;;=\xff;\r\nSet-Cookie: a\r\nContent-Length: 0\r\n\r\n", "accepted"),
+        (b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc", "accepted"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "unknown"),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", "accepted"),
+        (b"HTTP/1.0 200 OK\r\n\r\n<html>", "accepted"),
+        (b"HTTP/1.1 200 OK\r\nRetry-After: 3\r\nContent-Le", "unknown"),
+        (b"HTTP/1.1 429 Slow\r\nRetry-After: Thu, 01 Jan 2026 12:00:30 +999999999999999\r\n\r\n", "throttled"),
+        (b"HTTP/1.1 304 Not Modified\r\n\r\n", "refused"),
+        (b"HTTP/1.1 999 Odd\r\nContent-Length: 0\r\n\r\n", "failed"),
+    ],
+)
+def test_odd_answers(said: bytes, outcome: str) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(said)
+        await writer.drain()
+        writer.close()
+
+    async def story() -> Answer:
+        async with bare_server(serve) as url, AttentiveTransport(Endpoint(url, KEY)) as transport:
+            return await transport.send(EVENT, Departure())
+
+    assert asyncio.run(story()).outcome == outcome
+
+
+def test_a_date_to_wait_for_is_read_by_the_servers_clock() -> None:
+    said = (
+        b"HTTP/1.1 503 Busy\r\nDate: Thu, 01 Jan 2026 12:00:00 GMT\r\n"
+        b"Retry-After: Thu, 01 Jan 2026 12:00:30 GMT\r\nContent-Length: 0\r\n\r\n"
+    )
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(said)
+
+    async def story() -> Answer:
+        async with bare_server(serve) as url, AttentiveTransport(Endpoint(url, KEY)) as transport:
+            return await transport.send(EVENT, Departure())
+
+    assert asyncio.run(story()).retry_after == 30
+
+
+def test_over_ipv6() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(OK)
+
+    async def story() -> Answer:
+        async with bare_server(serve, "::1") as url:
+            to = endpoint(connection(host="::1", port=int(url.rpartition(":")[2])))
+            async with AttentiveTransport(to) as transport:
+                return await transport.send(EVENT, Departure())
+
+    assert asyncio.run(story()).outcome == "accepted"

@@ -48,8 +48,14 @@ BODY_TIMEOUT = 5.0
 BODY_LIMIT = 64 * 1024
 """How long and how much of an answer's body is read: for its words on an error, and to keep the connection."""
 
+LONGEST_LINE, MOST_LINES = 32 * 1024, 256
+"""Of an answer's head, in bytes: gateways add a lot, and a success that cannot be read is in doubt."""
+
 KEEP_ALIVE = 15.0
-"""Seconds; shorter than what servers allow, so that no request is written to a connection that is being closed."""
+"""Seconds; shorter than what most servers allow, so that seldom a connection is closed as it is taken up again."""
+
+CONNECTIONS_TRIED = 3
+"""For one request, when a connection turns out to be closed by the server before anything was written to it."""
 
 LONGEST_RETRY_AFTER = 3600.0
 
@@ -76,7 +82,10 @@ class Departure(Protocol):
     """The moments at which a request may leave, leaves, and has left."""
 
     async def cleared(self) -> None:
-        """Awaited when the connection stands; returns when the request may be written, or raises to call it back."""
+        """Awaited when the connection stands; returns when the request may be written, or raises to call it back.
+
+        Awaited anew when the connection was closed meanwhile, and there is another.
+        """
 
     def left(self) -> None:
         """Called just before the bytes are written; raises if it is too late for that by now."""
@@ -159,14 +168,22 @@ def endpoint(connection: Any) -> Endpoint:
         headers=own_headers(extra),
         ssl_context=ssl_context(name, extra.get("verify", extra.get("verify_ssl", True))),
         trust_env=extra.get("trust_env") is True,
-        proxy=extra.get("proxy"),
+        proxy=proxy(name, extra.get("proxy")),
     )
+
+
+def proxy(name: str, url: Any) -> str | None:
+    if url is None or (isinstance(url, str) and re.match(r"(?i)https?://.", url)):
+        return url
+    raise NeedsMending(f"Connection {name}: its extra's proxy is no URL such as http://proxy.example.com:3128.")
 
 
 def base_url(connection: Any) -> str:
     """Scheme, host, port and path of a connection, however it spells them, without a trailing /v1."""
     name = connection.conn_id
     host = (connection.host or "").strip()
+    if host.count(":") > 1 and "://" not in host and not host.startswith("["):
+        host = f"[{host}]"  # an address of IPv6, as it stands in a connection that was given as a URI
     if "://" not in host:
         host = f"{connection.schema or default_scheme(host)}://{host}"
     try:
@@ -187,7 +204,8 @@ def base_url(connection: Any) -> str:
 
 def default_scheme(host: str) -> str:
     """A bare host is spoken to in https, but for this machine, where the provider's http is meant."""
-    return "http" if is_loopback(host.partition("/")[0].partition(":")[0]) else "https"
+    name = re.match(r"\[([^]]*)\]|[^/:]*", host)
+    return "http" if name and is_loopback(name[1] or name[0]) else "https"
 
 
 def is_loopback(hostname: str) -> bool:
@@ -275,16 +293,35 @@ class Unhurried:
         return
 
 
+class ClosedBefore(aiohttp.ClientConnectionError):
+    """The server has closed a connection, or spoken on it, before the request: nothing is written to it."""
+
+
 @dataclass
 class Passage:
-    """One request on its way: whether it may have left."""
+    """One request on its way: whether it may have left, and whether its connection was fit for it."""
 
     departure: Departure
     gone: bool = False
+    unfit: bool = False
+    connection: Any = None
+
+    async def begin(self, connection: Any) -> None:
+        self.connection = connection
+        await self.departure.cleared()
+        self.look_at_the_connection()
 
     def leave(self) -> None:
+        self.look_at_the_connection()
         self.departure.left()
         self.gone = True
+
+    def look_at_the_connection(self) -> None:
+        """What was said before the request was written would be taken for its answer."""
+        protocol = self.connection.protocol
+        self.unfit = protocol is None or not protocol.is_connected() or protocol.should_close
+        if self.unfit:
+            raise ClosedBefore
 
 
 class AttentiveTransport:
@@ -317,6 +354,9 @@ class AttentiveTransport:
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
             request_class=PacedRequest,
+            max_line_size=LONGEST_LINE,
+            max_field_size=LONGEST_LINE,
+            max_headers=MOST_LINES,
         )
         return self
 
@@ -325,9 +365,7 @@ class AttentiveTransport:
 
     async def send(self, event: dict[str, Any], departure: Departure) -> Answer:
         """See Transport.send."""
-        passage = Passage(departure)
-        body = PacedBody(JSON.encode(event).encode(), passage)
-        return await self._ask("POST", self._to.events_url, passage, body, Words(event, self._to.key))
+        return await self._post(self._to.events_url, event, departure, Words(event, self._to.key))
 
     async def me(self) -> Answer:
         """GET /v1/me: whether the key is known."""
@@ -335,9 +373,17 @@ class AttentiveTransport:
 
     async def delete_person(self, subject: Literal["subjectPhone", "subjectEmail"], contact: str) -> Answer:
         """POST /v1/privacy/delete-request: Attentive deletes them within thirty days."""
-        passage, person = Passage(Unhurried()), {subject: contact}
-        body = PacedBody(JSON.encode(person).encode(), passage)
-        return await self._ask("POST", self._to.deletion_url, passage, body, Words({"user": person}, self._to.key))
+        person: dict[str, Any] = {subject: contact}
+        return await self._post(self._to.deletion_url, person, Unhurried(), Words({"user": person}, self._to.key))
+
+    async def _post(self, url: str, content: dict[str, Any], departure: Departure, private: "Words") -> Answer:
+        body = JSON.encode(content).encode()
+        for _ in range(CONNECTIONS_TRIED):
+            passage = Passage(departure)
+            came = await self._ask("POST", url, passage, PacedBody(body, passage), private)
+            if not passage.unfit:
+                break
+        return came
 
     async def _ask(self, method: str, url: str, passage: Passage, body: "PacedBody | None", private: "Words") -> Answer:
         try:
@@ -346,7 +392,8 @@ class AttentiveTransport:
             ) as response:
                 return answer(response.status, response.headers, await read(response), private)
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            return Answer("unknown" if passage.gone else "not sent", error=describe(error))
+            told = "connection closed before the request" if passage.unfit else describe(error)
+            return Answer("unknown" if passage.gone else "not sent", error=told)
 
 
 JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
@@ -373,7 +420,7 @@ class PacedRequest(aiohttp.ClientRequest):
 
     async def send(self, conn: Any) -> aiohttp.ClientResponse:
         if isinstance(self.body, PacedBody):
-            await self.body.passage.departure.cleared()
+            await self.body.passage.begin(conn)
         return await super().send(conn)
 
 
@@ -397,7 +444,7 @@ def answer(status: int, headers: Any, body: bytes, private: "Words") -> Answer:
         outcome,
         status,
         None if outcome == "accepted" else f"HTTP {status} {private.remove_from(error_text(body))}".strip(),
-        retry_after(headers.get("Retry-After"), datetime.now(UTC)),
+        retry_after(headers.get("Retry-After"), http_date(headers.get("Date")) or datetime.now(UTC)),
         positive(headers.get("x-ratelimit-limit")),
     )
 
@@ -423,22 +470,35 @@ def outcome_of(status: int) -> Outcome:
 
 
 def retry_after(value: str | None, now: datetime) -> float | None:
-    """Seconds to wait, from a Retry-After of seconds or of an HTTP date; None when it is absent or no such thing."""
+    """Seconds to wait, from a Retry-After of seconds or of an HTTP date; None when it is absent or no such thing.
+
+    now: by the server's clock, which that date is by, where its answer tells.
+    """
     if value is None:
         return None
     try:
         seconds = float(value)
     except ValueError:
-        try:
-            moment = parsedate_to_datetime(value)
-        except ValueError:
+        moment = http_date(value)
+        if moment is None:
             return None
-        seconds = ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - now).total_seconds()
+        seconds = (moment - now).total_seconds()
     return min(max(seconds, 0.0), LONGEST_RETRY_AFTER) if seconds == seconds else None
 
 
+def http_date(value: str | None) -> datetime | None:
+    """An aware time, from a header; None when it is absent or unreadable."""
+    try:
+        moment = parsedate_to_datetime(value or "")
+    except (ValueError, OverflowError):  # the latter for a zone beyond all measure
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
 def positive(value: str | None) -> int | None:
-    return int(value) if value and re.fullmatch(r"[1-9][0-9]{0,6}", value.strip()) else None
+    """A header's number, or the first of its list: `150, 150;w=1`."""
+    number = re.match(r"\s*([1-9][0-9]{0,6})\s*(?:[,;]|$)", value or "")
+    return int(number[1]) if number else None
 
 
 # ── Words that may be shown ─────────────────────────────────────────────────
@@ -473,7 +533,7 @@ def error_text(body: bytes) -> str:
     try:
         told = json.loads(text)
     except (ValueError, RecursionError):
-        return re.sub(r"<[^>]*>", " ", text)
+        return re.sub(r"<[^<>]*>", " ", text)
     error = told.get("error", told.get("message")) if isinstance(told, dict) else None
     if isinstance(error, dict):
         error = error.get("message")

@@ -221,12 +221,13 @@ class Flight(Departure):
         """Waits for the permit's moment; for another permit, if opening a connection took longer than it held."""
         while True:
             await asyncio.sleep(max(self.permit.usable_at - self._sender.monotonic(), 0))
-            while self._sender.room.is_full and not self._sender.calls_back(self):
+            while not self.has_room and self._sender.room.is_full and not self._sender.calls_back(self):
                 await self._sender.room.vacancy()
             if self._sender.calls_back(self):
                 raise CalledBack
             if self._sender.pace.holds(self.permit):
-                self._sender.room.enter()
+                if not self.has_room:
+                    self._sender.room.enter()
                 self.has_room = True
                 return
             await self._exchange_permit()
