@@ -14,8 +14,24 @@ from loop_attentive.errors import NeedsMending
 
 CONNECTION_ID = "loop_attentive_db"
 
-SESSION = {"application_name": "loop_attentive", "options": "-c timezone=UTC -c search_path=loop_attentive,pg_temp"}
+SETTINGS = {
+    "timezone": "UTC",
+    "datestyle": "ISO",
+    "intervalstyle": "postgres",
+    "search_path": "loop_attentive,pg_temp",
+    "default_transaction_isolation": r"read\ committed",
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "idle_session_timeout": "0",
+}
+"""Of our sessions, whatever the server's, the database's or the role's are: those are made for other work."""
 
+SESSION = {
+    "application_name": "loop_attentive",
+    "client_encoding": "UTF8",
+    "options": " ".join(f"-c {name}={value}" for name, value in SETTINGS.items()),
+}
 
 LIBPQ_OPTIONS = frozenset(
     {"sslmode", "sslrootcert", "sslcert", "sslkey", "connect_timeout", "keepalives", "keepalives_idle", "host", "port"}
@@ -67,11 +83,18 @@ def libpq_options(connection: Any) -> dict[str, Any]:
 
 
 def connect(conninfo: str, *, autocommit: bool = False) -> psycopg.Connection[Any]:
-    """A connection whose session speaks UTC; raises NeedsMending when the server does not let us in."""
+    """A connection whose session has our SETTINGS; raises NeedsMending when the server does not let us in, or write."""
     try:
-        return psycopg.connect(libpq.make_conninfo(conninfo, **SESSION), autocommit=autocommit)
+        connection = psycopg.connect(libpq.make_conninfo(conninfo, **SESSION), autocommit=autocommit)
     except psycopg.OperationalError as error:
         raise unreachable(error) from None
+    if {"on"} & set(map(connection.info.parameter_status, ("in_hot_standby", "default_transaction_read_only"))):
+        connection.close()
+        raise NeedsMending(
+            f"The database of connection {CONNECTION_ID} can only be read: it is a standby, or its server, database or "
+            "role sets default_transaction_read_only. Name the primary in the connection, or mend the setting."
+        )
+    return connection
 
 
 async def aconnect(conninfo: str, *, autocommit: bool = False) -> psycopg.AsyncConnection[Any]:

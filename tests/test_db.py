@@ -1,0 +1,75 @@
+"""The sessions of the ledger's database: ours whatever the server, the database or the role has set for others."""
+
+import asyncio
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
+
+from loop_attentive import db
+from loop_attentive.errors import NeedsMending
+from loop_attentive.migrate import migrate
+from loop_attentive.settings import Shop
+from sandbox.attentive import Fault, Standin
+from tests.floor import HOUR, T0, Floor
+from tests.sending import CREATED, UPDATED, Book, Sending, tell
+
+
+def set_for_others(conninfo: str, **settings: str) -> None:
+    """Sets what sessions in this database begin with."""
+    name = sql.Identifier(str(conninfo_to_dict(conninfo)["dbname"]))
+    with psycopg.connect(conninfo, autocommit=True) as connection:
+        for setting, value in settings.items():
+            connection.execute(
+                sql.SQL("ALTER DATABASE {} SET {} = {}").format(name, sql.Identifier(setting), sql.Literal(value))
+            )
+
+
+def test_what_is_set_for_others_changes_nothing(ledger: str, caplog: pytest.LogCaptureFixture) -> None:
+    floor = Floor(ledger)
+    floor.engine = sa.create_engine("postgresql+psycopg://", creator=lambda: db.connect(ledger))  # no matter of ours
+    set_for_others(
+        ledger,
+        default_transaction_isolation="serializable",
+        datestyle="German, DMY",
+        intervalstyle="sql_standard",
+        timezone="Asia/Kolkata",
+        client_encoding="LATIN1",
+        bytea_output="escape",
+        search_path="public",
+        statement_timeout="1ms",
+        lock_timeout="1ms",
+        idle_in_transaction_session_timeout="10ms",
+        idle_session_timeout="50ms",
+    )
+    migrate(ledger)
+    floor.close()
+    floor.conn = db.connect(ledger, autocommit=True)
+    floor.start()
+    floor.ret("7", created_at=T0 + HOUR, updated_at=T0 + HOUR, order_name="№ 7 €")
+    [created] = floor.run(T0 + 2 * HOUR)
+    floor.conn.close()
+    assert (created.occurred_at, created.properties["order"]) == (T0 + HOUR, "№ 7 €")
+
+    book = Book(ledger, Shop(name="default"))
+    book.run("DELETE FROM event")
+    book.add_many(100)
+    for return_id in range(100_001, 100_031):
+        book.add(UPDATED, str(return_id))
+
+    async def story(standin: Standin, sending: Sending) -> None:
+        standin.faults += [Fault(status=429, retry_after=1, count=1), Fault(delay=0.02, jitter=0.1)]
+        await asyncio.gather(*(sending(requests_per_second=600, patience=3) for _ in range(2)))
+        assert {record.type for record in standin.received if record.accepted} == {CREATED, UPDATED}
+
+    tell(book, story, limit=None)
+    assert book.states() == {"accepted": 130}
+    assert "cannot be reached" not in caplog.text
+
+
+def test_a_database_that_can_only_be_read_is_told_in_one_line(ledger: str) -> None:
+    set_for_others(ledger, default_transaction_read_only="on")
+    with pytest.raises(NeedsMending, match=r"connection loop_attentive_db can only be read: .*Name the primary"):
+        db.connect(ledger)
