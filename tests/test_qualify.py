@@ -218,6 +218,31 @@ def test_only_recipients_lets_through_who_is_on_it_and_only_by_the_contact_that_
     assert [events[number].reason for number in "45"] == ["not on the test list", "no recipient"]
 
 
+def test_what_is_pending_obeys_a_test_list_and_a_switch_that_came_later(floor: Floor) -> None:
+    floor.start()
+    both = {"customer_phone": "415-555-2671", "customer_email": "Bob@example.com"}
+    floor.ret("1", created_at=T0 + HOUR, **both)
+    floor.ret("2", created_at=T0 + HOUR, **both | {"customer_phone": None})
+    floor.ret("3", created_at=T0 + HOUR, **both | {"customer_email": "ann@example.com"})
+    floor.ret("4", created_at=T0 + HOUR, customer_phone="+14155550132")
+    floor.label("4", created_at=T0 + HOUR)
+    floor.run(T0 + 2 * HOUR)
+    assert qualify.obey_settings(floor.conn, floor.shop) == 0
+    floor.settings(only_recipients=["+14155552671"], events_off=["Loop Label Created"])
+    assert qualify.obey_settings(floor.conn, floor.shop) == 3
+    assert {e.return_id: e.body["user"] for e in floor.events() if e.body} == {
+        "1": {"phone": "+14155552671"},
+        "3": {"phone": "+14155552671"},
+    }
+    assert floor.outcomes(CREATED) == {
+        "1": ("pending", None),
+        "2": ("suppressed", "not on the test list"),
+        "3": ("pending", None),
+        "4": ("suppressed", "not on the test list"),
+    }
+    assert floor.outcomes("Loop Label Created") == {"4": ("suppressed", "switched off")}
+
+
 @pytest.mark.parametrize(("bound", "status"), [(3, "pending"), (2, "held"), (0, "held"), (None, "pending")])
 def test_above_max_events_per_run_all_of_a_type_are_held(floor: Floor, bound: int | None, status: str) -> None:
     floor.ret("other", created_at=T0 - DAY)

@@ -337,6 +337,20 @@ def judge_again(
         return _judge_known(conn, cur, shop, run, now)
 
 
+def obey_settings(conn: psycopg.Connection[Any], shop: Shop) -> int:
+    """Suppresses, and commits, what was pending when events_off or only_recipients came to forbid it; how many."""
+    if not shop.events_off and not shop.only_recipients:
+        return 0
+    parameters = {
+        "shop": shop.name,
+        "events_off": list(shop.events_off),
+        "everybody": not shop.only_recipients,
+        "listed": people.hashes(shop.only_recipients, people.hash_key(conn)),
+    }
+    with conn.transaction():
+        return conn.execute(cast(LiteralString, db.sql("qualify/obey_settings")), parameters).rowcount
+
+
 def release(conn: psycopg.Connection[Any], shop: Shop) -> None:
     """Judges anew, in the caller's transaction, what a person has decided to send and has no body any more."""
     with psycopg.ClientCursor(conn) as cur:
