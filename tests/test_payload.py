@@ -208,6 +208,12 @@ def test_another_out_of_stock_outcome_is_left_out() -> None:
         ("+6789998212;ext=5", "US", None),
         ("8888888888", "US", None),
         ("000-000-0000", "US", None),
+        ("1 (234) 567-8901", "US", None),  # valid, and what people type who give none
+        ("+91 98765 43210", "US", None),
+        ("１２１２５５５０１２３", "US", "+12125550123"),
+        ("tel:+1-212-555-0123", "GB", "+12125550123"),
+        ("212-555-0123 / 917-555-0199", "US", None),
+        ("12345", "US", None),  # a short code
         ("N/A", "US", None),
         ("call me", "US", None),
         ("6789998212" * 40, "US", None),
@@ -236,6 +242,10 @@ def test_phones_become_e164_or_count_as_none(written: object, region: str, e164:
         ("Ann <ann@example.com>", None),
         ("ann@example.com,ben@example.com", None),
         ("No-Reply@example.com", None),
+        ("Unknown@shop.com", None),
+        ("Test@Test.com", None),
+        ("ann@example.com.", None),
+        ('"ann lee"@example.com', None),
         (f"{'a' * 243}@example.com", None),
         ("N/A", None),
     ],

@@ -10,8 +10,15 @@ from phonenumbers import PhoneMetadata
 
 # Stand-ins that several people share: Attentive would merge those people into one profile.
 PLACEHOLDER_LOCAL_PARTS = frozenset(
-    {"noreply", "no-reply", "no_reply", "donotreply", "do-not-reply", "noemail", "no-email", "none"}
-)
+    {
+        "noreply", "no-reply", "no_reply", "no.reply", "donotreply", "do-not-reply", "noemail", "no-email", "none",
+        "null", "undefined", "unknown", "anonymous", "placeholder", "notprovided", "not-provided",
+    }
+)  # fmt: skip
+PLACEHOLDER_ADDRESSES = frozenset(f"{word}@{word}.com" for word in ("a", "abc", "email", "guest", "na", "test", "xxx"))
+DIGITS_IN_A_ROW = ("01234567890123456789", "98765432109876543210")
+FEWEST_IN_A_ROW = 9
+"""Shorter ones may be somebody's, where numbers have seven digits."""
 
 # What nearly every address looks like before its @, and how long RFC 5321 lets the whole be.
 ORDINARY_LOCAL_PART = re.compile(r"[A-Za-z0-9_+-]+(?:\.[A-Za-z0-9_+-]+)*")
@@ -26,7 +33,8 @@ def phone(text: str, region: str) -> str | None:
     """The number in E.164, or None where it is not a valid one.
 
     region: two-letter country code that a number without a country code belongs to.
-    A number with an extension is a switchboard's, and one digit repeated is a stand-in: both count as none.
+    A number with an extension is a switchboard's, and one digit repeated, or digits in a row, a stand-in: they count as
+    none.
     """
     return _ordinary_american(text, region) or _of_anywhere(text, region)
 
@@ -37,7 +45,7 @@ def _ordinary_american(text: str, region: str) -> str | None:
     if ordinary is None or (region != "US" and ordinary["code"] != "+1"):
         return None
     number = "".join(ordinary.groups()[1:])
-    return f"+1{number}" if VALID_AMERICAN.fullmatch(number) and len(set(number)) > 1 else None
+    return f"+1{number}" if VALID_AMERICAN.fullmatch(number) and not _is_stand_in(number) else None
 
 
 def _of_anywhere(text: str, region: str) -> str | None:
@@ -45,15 +53,20 @@ def _of_anywhere(text: str, region: str) -> str | None:
         number = phonenumbers.parse(text, region)
     except phonenumbers.NumberParseException:
         return None
-    if number.extension or len(set(str(number.national_number))) == 1 or not phonenumbers.is_valid_number(number):
+    if number.extension or _is_stand_in(str(number.national_number)) or not phonenumbers.is_valid_number(number):
         return None
     return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
+
+
+def _is_stand_in(number: str) -> bool:
+    in_a_row = len(number) >= FEWEST_IN_A_ROW and any(number in digits for digits in DIGITS_IN_A_ROW)
+    return in_a_row or len(set(number)) == 1
 
 
 def email(text: str) -> str | None:
     """The address with its domain in lower case, or None where it cannot be one. Asks no DNS."""
     local_part, _, domain = text.rpartition("@")
-    if local_part.lower() in PLACEHOLDER_LOCAL_PARTS:
+    if local_part.lower() in PLACEHOLDER_LOCAL_PARTS or text.lower() in PLACEHOLDER_ADDRESSES:
         return None
     if ORDINARY_LOCAL_PART.fullmatch(local_part) and domain.isascii() and len(text) <= LONGEST_ADDRESS:
         # Many addresses share few domains, and checking the domain is what takes the time.
