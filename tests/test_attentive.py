@@ -200,9 +200,16 @@ def test_a_request_leaves_when_it_is_cleared_and_not_before() -> None:
     assert asyncio.run(story()) >= cleared_at[0]
 
 
-def test_a_request_that_is_called_back_never_leaves() -> None:
+@pytest.mark.parametrize("at", ["cleared", "left"])
+def test_a_request_that_is_called_back_never_leaves(at: str) -> None:
+    """Not even in the last moment, when the process stood still after it was cleared; nor is it one that failed."""
+
     class Never(Departure):
         async def cleared(self) -> None:
+            if at == "cleared":
+                raise LookupError
+
+        def left(self) -> None:
             raise LookupError
 
     async def story() -> None:

@@ -11,7 +11,7 @@ import textwrap
 import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -334,32 +334,6 @@ def test_an_answer_that_is_no_http(book: Book, answer: bytes) -> None:
 
     tell(book, story)
     assert book.event(event_id)["status"] == "unknown"
-
-
-def test_a_server_that_soon_closes_what_is_idle_leaves_nothing_in_doubt(book: Book) -> None:
-    """The connections stand before the permits' moments come, and are closed meanwhile."""
-    for return_id in range(6):
-        book.add(REFUND, str(1000 + return_id))
-    closed = 0
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal closed
-        with suppress(TimeoutError, asyncio.IncompleteReadError):
-            while True:
-                head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 0.05)
-                await reader.readexactly(int(head.lower().partition(b"content-length: ")[2].split()[0]))
-                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-        closed += 1
-        writer.close()
-
-    async def story(_: Standin, sending: Sending) -> None:
-        async with bare_server(serve) as sending.url:
-            result = await sending(requests_per_second=4)
-        assert result.counts == {"accepted": 6}
-        assert closed > 6
-
-    tell(book, story)
-    assert {row["attempts"] for row in book.all("SELECT attempts FROM event")} == {1}
 
 
 def test_a_body_that_breaks_off_changes_nothing(book: Book) -> None:

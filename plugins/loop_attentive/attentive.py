@@ -88,7 +88,7 @@ class Departure(Protocol):
         """
 
     def left(self) -> None:
-        """Called just before the bytes are written; raises if it is too late for that by now."""
+        """Called just before the bytes are written; raises, as cleared does, if it is too late for that by now."""
 
     def written(self) -> None:
         """Called when they are written: the server can have seen them no later than it sees what is written next."""
@@ -98,7 +98,7 @@ class Transport(Protocol):
     """Sends one event; replaceable, should Attentive ever publish another way in."""
 
     async def send(self, event: dict[str, Any], departure: Departure) -> Answer:
-        """One request, whatever happens to it; raises only what departure.cleared raised."""
+        """One request, whatever happens to it; raises only what the departure raised."""
 
 
 @dataclass(frozen=True)
@@ -305,6 +305,7 @@ class Passage:
     gone: bool = False
     unfit: bool = False
     connection: Any = None
+    called_back: Exception | None = None
 
     async def begin(self, connection: Any) -> None:
         self.connection = connection
@@ -313,7 +314,11 @@ class Passage:
 
     def leave(self) -> None:
         self.look_at_the_connection()
-        self.departure.left()
+        try:
+            self.departure.left()
+        except Exception as error:  # aiohttp makes an error of the connection of it
+            self.called_back = error
+            raise
         self.gone = True
 
     def look_at_the_connection(self) -> None:
@@ -392,6 +397,8 @@ class AttentiveTransport:
             ) as response:
                 return answer(response.status, response.headers, await read(response), private)
         except (aiohttp.ClientError, OSError, ValueError) as error:
+            if passage.called_back:
+                raise passage.called_back from None
             told = "connection closed before the request" if passage.unfit else describe(error)
             return Answer("unknown" if passage.gone else "not sent", error=told)
 
