@@ -162,6 +162,7 @@ class Sending:
         patience: float = 0.0,
         still_due: Callable[[EventType], str] | None = None,
         requests_per_second: int | None = None,
+        try_number: int = 1,
         through: Callable[[AttentiveTransport], Transport] = lambda transport: transport,
         **options: Any,
     ) -> Delivered:
@@ -170,7 +171,7 @@ class Sending:
             limit = requests_per_second or self.book.shop.requests_per_second
             pace = Pace(line, transport.account, self.book.shop.name, limit)
             return await deliver(
-                line, self.book.shop, batch, Origin(self.book.run_key), through(transport), pace,
+                line, self.book.shop, batch, Origin(self.book.run_key, try_number=try_number), through(transport), pace,
                 stop=stop, patience=patience, still_due=still_due or still_due_of(), rng=random.Random(self.seed),
                 **options,
             )  # fmt: skip

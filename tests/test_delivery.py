@@ -185,6 +185,23 @@ def test_a_refused_type_stops_alone(book: Book, status: int) -> None:
     assert standin.traffic(endpoint="elsewhere").requests == 0, "a redirect was followed"
 
 
+def test_a_refused_type_stays_stopped_when_its_task_comes_back_and_not_when_it_is_tried_anew(book: Book) -> None:
+    refused, put_off = book.add(CREATED, "1"), book.add(UPDATED, "2")
+
+    async def story(standin: Standin, sending: Sending) -> None:
+        standin.faults[:] = [Fault(status=403, type=CREATED), Fault(status=500, type=UPDATED, count=1)]
+        await sending()
+        in_two_minutes(book)
+        result = await sending()
+        assert result.counts == {"accepted": 1}
+        assert result.stopped_types == {CREATED}
+        standin.faults.clear()
+        assert (await sending(try_number=2)).counts == {"accepted": 1}
+
+    tell(book, story)
+    assert len(book.attempts(refused)) == len(book.attempts(put_off)) == 2
+
+
 @pytest.mark.parametrize("status", [403, 307])
 def test_every_type_refused_is_for_a_person(book: Book, status: int) -> None:
     book.add_many(40, CREATED)

@@ -137,6 +137,11 @@ class Ledger:
 
     async def begin(self) -> None:
         await self._feeding.run(self._statement("judge_reminders_again", self._batch))
+        self.stopped_types |= await self._feeding.run(self._refused_before)
+
+    async def _refused_before(self, connection: Connection) -> set[str]:
+        cursor = await connection.execute(statement("refused_before"), self._parameters(vars(self.origin)))
+        return {row[0] for row in await cursor.fetchall()}
 
     async def claim(self, most: int, *, from_the_oldest: bool) -> list[Claimed]:
         """Leases up to so many events, from where the last claim ended or from the oldest."""
