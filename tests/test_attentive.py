@@ -110,7 +110,8 @@ def test_connections_that_cannot_be_used(parts: dict[str, Any], told: str) -> No
 
 
 def test_extra_gives_headers_but_not_ours() -> None:
-    extra = {"X-Team": "returns", "authorization": "Basic x", "trust_env": True, "verify": True, "timeout": 3}
+    ours = {"authorization": "Basic x", "Expect": "100-continue", "Transfer-Encoding": "chunked"}
+    extra = {"X-Team": "returns", "trust_env": True, "verify": True, "timeout": 3} | ours
     to = endpoint(connection(host="https://example.com", extra=json.dumps(extra)))
     assert to.headers == {"X-Team": "returns"}
     assert to.trust_env
@@ -534,6 +535,22 @@ def test_what_a_server_said_before_the_request_is_not_its_answer(said: bytes) ->
     answers, _, requests = two_requests(said, BAD)
     assert [answer.outcome for answer in answers] == ["accepted", "rejected"]
     assert requests == 2
+
+
+def test_a_proxy_that_refuses_was_sent_nothing_of_the_event() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+        writer.close()
+
+    async def story() -> Answer:
+        async with (
+            bare_server(serve) as url,
+            AttentiveTransport(Endpoint("https://example.com", KEY, proxy=url)) as transport,
+        ):
+            return await transport.send(EVENT, Departure())
+
+    assert asyncio.run(story()) == Answer("not sent", error="the proxy refused")
 
 
 def test_a_server_that_always_hangs_up_first_was_sent_nothing() -> None:

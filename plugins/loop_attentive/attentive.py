@@ -219,6 +219,7 @@ def own_headers(extra: dict[str, Any]) -> dict[str, str]:
     """Headers of the connection's extra, but none that this module sets."""
     named = {**extra, **extra["headers"]} if isinstance(extra.get("headers"), dict) else extra
     ours = {"authorization", "content-type", "accept-encoding", "content-length", "host"}
+    ours |= {"connection", "content-encoding", "expect", "transfer-encoding"}  # how a body travels
     return {
         key: value
         for key, value in named.items()
@@ -395,12 +396,12 @@ class AttentiveTransport:
             async with self._session.request(
                 method, url, data=body, allow_redirects=False, proxy=self._to.proxy
             ) as response:
-                return answer(response.status, response.headers, await read(response), private)
+                came = answer(response.status, response.headers, await read(response), private)
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            if passage.called_back:
-                raise passage.called_back from None
-            told = "connection closed before the request" if passage.unfit else describe(error)
-            return Answer("unknown" if passage.gone else "not sent", error=told)
+            came = Answer("unknown" if passage.gone else "not sent", error=describe(error))
+        if passage.called_back:
+            raise passage.called_back
+        return Answer("not sent", error="connection closed before the request") if passage.unfit else came
 
 
 JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
@@ -522,6 +523,8 @@ def describe(error: Exception) -> str:
             return "TLS failed"
         case aiohttp.ConnectionTimeoutError():
             return "connecting timed out"
+        case aiohttp.ClientHttpProxyError():
+            return "the proxy refused"
         case aiohttp.ClientConnectorError():
             return "connection refused" if isinstance(error.os_error, ConnectionRefusedError) else "connection failed"
         case TimeoutError():
