@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from loop_attentive.audit import audit
+from loop_attentive import runs
+from loop_attentive.audit import audit, releasable
 from loop_attentive.catalogue import BY_NAME, CATALOGUE
 from tests.floor import DAY, HOUR, T0, Floor
 
@@ -44,6 +45,17 @@ def test_the_view_shows_the_same_sums(floor: Floor) -> None:
         "+ suppressed + unknown FROM audit_run ORDER BY started_at DESC LIMIT 1"
     ).fetchone()
     assert row == (3, 0, 3, 3)
+
+
+def test_what_could_be_released_of_a_backfills_interval_is_listed(floor: Floor) -> None:
+    look = floor.look(T0 + 30 * HOUR, whole=True)
+    floor.qualify(look, "Loop Return Created", window=(T0 - DAY, T0 + HOUR), now=look.as_of)
+    floor.conn.execute("UPDATE event SET status = 'expired', reason = 'too late' WHERE return_id = '1'")
+    run = runs.find(floor.conn, dag_id="tests", run_id=f"run {floor.runs}", shop="default")
+    lines = releasable(floor.conn, floor.shop, run, ["Loop Return Created", "Loop Label Created"])
+    assert sorted(line.split(": ")[1] for line in lines) == ["expired (too late)", "suppressed (baseline)"]
+    assert all(line.startswith("        1 Loop Return Created") for line in lines)
+    assert releasable(floor.conn, floor.shop, run, ["Loop Label Created"]) == []
 
 
 def test_a_rule_that_was_not_judged_is_named(floor: Floor) -> None:

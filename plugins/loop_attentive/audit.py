@@ -1,5 +1,6 @@
 """One summary of a run, and whether it adds up."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, LiteralString, cast
@@ -9,6 +10,8 @@ from psycopg.rows import dict_row
 
 from loop_attentive import db
 from loop_attentive.catalogue import BY_NAME, EventType
+from loop_attentive.runs import Run
+from loop_attentive.settings import Shop
 
 STATES = ("pending", "held", "sending", "accepted", "rejected", "invalid", "expired", "suppressed", "unknown")
 COUNTS = ("yielded", "known", "created", *STATES)
@@ -34,6 +37,23 @@ class Summary:
             short = name.removeprefix("Loop ")
             lines.append(f"{short:28}" + "".join(f"{counts[column]:>11}" for column in COUNTS))
         return "\n".join(lines)
+
+
+def releasable(conn: psycopg.Connection[Any], shop: Shop, run: Run, event_types: Sequence[str]) -> list[str]:
+    """What a person could release of a backfill's interval, a line for each event type, state and reason."""
+    counts: Counter[tuple[str, str, str]] = Counter()
+    parameters = {
+        "shop": shop.name, "zone": shop.time_zone, "start": run.window_start, "end": run.window_end,
+        "event_types": list(event_types),
+    }  # fmt: skip
+    for event_type, _, verdict, reason, can_be, events in conn.execute(
+        cast(LiteralString, db.sql("backfill/known")), parameters
+    ):
+        if can_be:
+            counts[event_type, verdict, reason] += events
+    return [
+        f"{events:>9,} {event_type}: {verdict} ({reason})" for (event_type, verdict, reason), events in counts.items()
+    ]
 
 
 def audit(conn: psycopg.Connection[Any], run_key: int, expected: Sequence[EventType]) -> Summary:

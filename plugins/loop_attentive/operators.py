@@ -107,9 +107,12 @@ def warehouse_engine(warehouse: Any) -> sa.Engine:
             f"Connection {warehouse.conn_id} is of type {warehouse.conn_type!r}, which no installed provider reads "
             "with SQL: mend its type, or install the provider of that SQL engine."
         )
-    # Of a PostgreSQL connection's extra (sslmode, host ...) the hook tells its engine nothing.
-    options = db.libpq_options(warehouse) if warehouse.conn_type == "postgres" else {}
-    return hook.get_sqlalchemy_engine({"connect_args": options} if options else None)
+    if warehouse.conn_type != "postgres":
+        return hook.get_sqlalchemy_engine()
+    # Of a PostgreSQL connection's extra (sslmode, host ...) the hook tells its engine nothing. A server that names no
+    # encoding (SQL_ASCII) would give bytes for text.
+    options = {"client_encoding": "UTF8"} | db.libpq_options(warehouse)
+    return hook.get_sqlalchemy_engine({"connect_args": options})
 
 
 def account_of(shop: Shop) -> str | None:
@@ -369,6 +372,8 @@ class AuditOperator(StepOperator):
         summary = audit.audit(conn, run.run_key, [BY_NAME[name] for name in self.event_types])
         self.log.info("This run, by event type:\n%s", summary.table())
         self.log.info("%d requests; %d attempts lost their process.", summary.requests, summary.lost)
+        if run.window_start and self.event_types:
+            self.tell_of_interval(conn, shop, run)
         totals = summary.totals
         if left := {state: totals[state] for state in ("pending", "held", "sending", "unknown") if totals[state]}:
             self.log.warning("Left for later: %s.", ", ".join(f"{count} {state}" for state, count in left.items()))
@@ -380,6 +385,15 @@ class AuditOperator(StepOperator):
         if failed:
             raise AirflowFailException(f"Failed before: {', '.join(failed)}; their logs say why.")
         return totals | {"requests": summary.requests}
+
+    def tell_of_interval(self, conn: psycopg.Connection[Any], shop: Shop, run: runs.Run) -> None:
+        """What a backfill's interval holds that it does not send, and what it cannot hold."""
+        if changes := [name for name in self.event_types if BY_NAME[name].change]:
+            self.log.info(
+                "Of %s only what a look has seen can be found: the source keeps no history.", ", ".join(changes)
+            )
+        if lines := audit.releasable(conn, shop, run, self.event_types):
+            self.log.info("Of this interval loop_attentive_resolve could release:\n%s", "\n".join(lines))
 
     def notify(self, conn: psycopg.Connection[Any], shop: Shop) -> None:
         """Tells of what is held where the shop says to. A run is none the worse when that fails."""
