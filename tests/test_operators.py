@@ -39,6 +39,20 @@ def test_a_postgres_warehouse_is_reached_as_its_extra_says(postgres: str, monkey
     engine.dispose()
 
 
+def test_a_postgres_warehouse_may_be_of_no_encoding(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = quote(str(psycopg.conninfo.conninfo_to_dict(postgres)["host"]), safe="")
+    monkeypatch.setenv("AIRFLOW_CONN_LOOP_WAREHOUSE", f"postgresql://postgres@/plain?host={directory}")
+    with psycopg.connect(postgres, autocommit=True) as server:
+        server.execute("CREATE DATABASE plain TEMPLATE template0 ENCODING SQL_ASCII LOCALE 'C'")
+        try:
+            engine = warehouse_engine(connection("loop_warehouse"))
+            with engine.connect() as warehouse:
+                assert warehouse.execute(sa.text("SELECT 'é'")).scalar() == "é"
+            engine.dispose()
+        finally:
+            server.execute("DROP DATABASE plain WITH (FORCE)")
+
+
 # ── People who said no ──────────────────────────────────────────────────────
 
 

@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from queue import SimpleQueue
@@ -12,9 +13,12 @@ from zoneinfo import ZoneInfo
 import psycopg
 import pytest
 import sqlalchemy as sa
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
 
 from loop_attentive import source
 from loop_attentive.errors import NeedsMending
+from loop_attentive.migrate import migrate
 from loop_attentive.mirror import SourceFailed
 from tests.floor import DAY, HOUR, T0, Floor
 
@@ -321,6 +325,15 @@ def test_another_schema_is_where_the_settings_say(floor: Floor) -> None:
     assert read(floor, T0) == 0
 
 
+@pytest.mark.parametrize("schema", ["user", "Loop_Data", "LOOP"])
+def test_a_schema_may_be_a_word_of_sql_or_hold_capitals(floor: Floor, schema: str) -> None:
+    floor.conn.execute(sql.SQL("ALTER SCHEMA loop RENAME TO {}").format(sql.Identifier(schema)))
+    (database,) = floor.one("SELECT current_database()")
+    for hours, name in enumerate((schema, f"{database}.{schema}")):
+        floor.settings(schema=name)
+        assert read(floor, T0 + hours * HOUR) == 0
+
+
 def test_without_a_labels_table_the_look_goes_on_and_nobody_is_reminded(
     floor: Floor, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -430,6 +443,47 @@ def test_the_source_tells_its_time_in_whatever_zone_its_session_is(floor: Floor)
     finally:
         floor.conn.execute("ALTER ROLE CURRENT_USER RESET timezone")
     assert abs(now - datetime.now(UTC)) < timedelta(minutes=1)
+
+
+OTHER_DEFAULTS = (
+    "timezone = 'America/New_York'", "datestyle = 'SQL, DMY'", "intervalstyle = 'sql_standard'",
+    "default_transaction_isolation = 'repeatable read'", "standard_conforming_strings = off", "bytea_output = 'escape'",
+    "extra_float_digits = -5", "lock_timeout = '1ms'", "statement_timeout = '1s'",
+    "idle_in_transaction_session_timeout = '1ms'",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("encoding", ["UTF8", "SQL_ASCII"])
+def test_servers_may_have_other_defaults(postgres: str, encoding: str) -> None:
+    """Both the ledger's and the warehouse's, with its times as a connector lands them."""
+    name = f"other_{encoding.lower()}"
+    with psycopg.connect(postgres, autocommit=True) as server:
+        server.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING {encoding} LOCALE 'C'")
+        try:
+            for setting in OTHER_DEFAULTS:
+                server.execute(f"ALTER DATABASE {name} SET {setting}")
+            conninfo = make_conninfo(postgres, dbname=name)
+            migrate(conninfo)
+            with closing(Floor(conninfo)) as floor:
+                floor.engine = sa.create_engine(
+                    "postgresql+psycopg://",
+                    creator=lambda: psycopg.connect(
+                        conninfo, client_encoding="UTF8", options="-c idle_in_transaction_session_timeout=0"
+                    ),
+                )
+                floor.ret(state="open", order_name="#1 é", created_at=T0 - DAY, synced_at=T0)
+                floor.start()
+                floor.ret(state="closed", updated_at=T0 + HOUR, synced_at=T0 + HOUR)
+                floor.label(status="new", created_at=T0 + HOUR)
+                floor.item(out_of_stock=True)
+                events = floor.run(T0 + 2 * HOUR)
+        finally:
+            server.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    assert [(e.event_type, e.key, e.occurred_at, e.properties["order"]) for e in events] == [
+        ("Loop Return Status Updated", "1|closed|2026-03-01T14:00:00.000000Z", T0 + HOUR, "#1 é"),
+        ("Loop Label Created", "1|1Z1", T0 + HOUR, "#1 é"),
+        ("Loop Exchange Out Of Stock", "1|2026-03-01T14:00:00.000000Z", T0 + 2 * HOUR, "#1 é"),
+    ]
 
 
 def test_reading_writes_nothing(floor: Floor) -> None:

@@ -14,6 +14,7 @@ It is fitted to what the warehouse has (an absent column is NULL) and brought in
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Annotated, cast
 
@@ -251,15 +252,21 @@ class Layout:
     def _probe(self, table: exp.Table) -> tuple[exp.Table, Columns] | None:
         """The table as it is called in the warehouse, and its columns; None if its schema is not given or it is absent.
 
-        A name that has to be quoted is tried in lower and in upper case.
+        A name that has to be quoted is tried in lower and in upper case. A schema's is tried as it stands, and quoted:
+        it may be a word of SQL, or hold capitals.
         """
         schema = self.schemas.get(table.db)
         if schema is None:
             return None
         catalog, _, db = schema.rpartition(".")
         quoted = bool(table.this.quoted)
-        for name in [table.name, table.name.upper()] if quoted else [table.name]:
-            actual = exp.table_(exp.to_identifier(name, quoted=quoted), db=db, catalog=catalog or None)
+        names = [table.name, table.name.upper()] if quoted else [table.name]
+        for as_it_is, name in product((False, True), names):
+            actual = exp.table_(
+                exp.to_identifier(name, quoted=quoted),
+                db=exp.to_identifier(db, quoted=as_it_is),
+                catalog=exp.to_identifier(catalog, quoted=as_it_is) if catalog else None,
+            )
             called = actual.sql(dialect=self._dialect)
             columns = self.columns_of(f"SELECT * FROM {called} WHERE 1 = 0", f"table {called}")  # noqa: S608
             if columns is not None:

@@ -15,13 +15,17 @@ from loop_attentive.errors import NeedsMending
 CONNECTION_ID = "loop_attentive_db"
 
 SETTINGS = {
+    "search_path": "loop_attentive,pg_temp",
     "timezone": "UTC",
     "datestyle": "ISO",
     "intervalstyle": "postgres",
-    "search_path": "loop_attentive,pg_temp",
+    "standard_conforming_strings": "on",
+    "extra_float_digits": "1",
+    # Looks take turns, and each sees what the one before has committed.
     "default_transaction_isolation": r"read\ committed",
-    "statement_timeout": "0",
+    # A look waits for its turn and for the warehouse, inside its transaction, for as long as its task may.
     "lock_timeout": "0",
+    "statement_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
     "idle_session_timeout": "0",
 }

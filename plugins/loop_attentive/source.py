@@ -7,6 +7,7 @@ every value is brought to one form: text without sentinels, folded enumerations,
 import json
 import re
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from decimal import Decimal, InvalidOperation
@@ -135,7 +136,7 @@ def label_status(raw: Any, number: str) -> tuple[str | None, str]:
     status = folded(raw)
     if status is None or status == "none":
         return ("unknown" if number else None), "no"
-    status = status.replace(" ", "_").replace("-", "_")
+    status = "_".join(status.replace("-", " ").split())
     if status == "pending":
         return ("new" if number else None), "no"
     return LABEL_STATUS.get(status, ("unknown", "unknown"))
@@ -305,7 +306,7 @@ class Source:
 
     def clock(self) -> datetime:
         """The source's own time, aware UTC."""
-        with self.engine.connect() as connection:
+        with self._session() as connection:
             now = moment(connection.execute(sa.text("SELECT CURRENT_TIMESTAMP")).scalar(), UTC)
         if now is None:
             raise NeedsMending(f"The source of connection {self.shop.warehouse} does not tell its time.")
@@ -335,8 +336,15 @@ class Source:
         text = sa.text(query)
         if "connection" in text._bindparams:
             text = text.bindparams(connection=log.connection if log else None)
-        with self.engine.connect() as connection:
+        with self._session() as connection:
             return moment(connection.execute(text).scalar(), UTC)
+
+    @contextmanager
+    def _session(self, **options: Any) -> Iterator[sa.Connection]:
+        """A connection on which times are read as they are meant, whatever the server's settings."""
+        with self.engine.connect().execution_options(**options) as connection:
+            _read_times(connection, self.shop.time_zone)
+            yield connection
 
     def _columns_of(self, query: str, what: str) -> frozenset[str] | None:
         """The columns of a SELECT, case-folded; None when the warehouse has not what it names. what: it reads."""
@@ -369,8 +377,7 @@ class Source:
             statement = f"SELECT {columns} FROM ({statement}) AS moved WHERE {since.column} >= :position OR {since.column} IS NULL"  # noqa: S608, E501
             parameters["position"] = position
         unfold = _Unfolding(self.shop, table, query, self.layout.connector.nested.get(table.name, {}))
-        with self.engine.connect().execution_options(stream_results=True, max_row_buffer=CHUNK) as connection:
-            _forgive_times(connection, self.shop.time_zone)
+        with self._session(stream_results=True, max_row_buffer=CHUNK) as connection:
             for chunk in connection.execute(sa.text(statement), parameters).partitions(CHUNK):
                 yield unfold(chunk)
 
@@ -452,14 +459,15 @@ def since_epoch(value: Any) -> datetime | None:
         return None
 
 
-def _forgive_times(connection: sa.Connection, zone: str) -> None:
+def _read_times(connection: sa.Connection, zone: str) -> None:
     """Has psycopg read a PostgreSQL time that Python has none for (infinity, BC, the year 10000) as absent.
 
-    It would raise, and one such value would stop every look. zone: of times without one, when they are compared.
+    It would raise, and one such value would stop every look; as would the first time from a server with another
+    DateStyle than ISO. zone: of times without one, when they are compared.
     """
     raw = connection.connection.driver_connection
     if isinstance(raw, psycopg.Connection):
-        raw.execute("SELECT set_config('TimeZone', %s, false)", (zone,))
+        raw.execute("SELECT set_config('TimeZone', %s, false), set_config('DateStyle', 'ISO', false)", (zone,))
         for name in ("timestamptz", "timestamp", "date"):
             oid = raw.adapters.types[name].oid
             if strict := psycopg.adapters.get_loader(oid, psycopg.pq.Format.TEXT):
