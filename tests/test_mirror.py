@@ -176,6 +176,24 @@ def test_children_wait_for_their_return_and_come_in_with_their_last_state(floor:
     assert held(floor, "subject", "mirror_waiting") == []
 
 
+def test_what_waited_gives_way_to_what_is_read_again_with_its_return(floor: Floor) -> None:
+    """Rows without an updated_at, or synced_at: the source as it stands now counts."""
+    floor.label(status="new")
+    floor.item(out_of_stock=True)
+    floor.transaction(kind="payment", gateway="stripe", status="succeeded")
+    floor.start()
+    floor.label(status="pre_transit")
+    floor.item(out_of_stock=False)
+    floor.transaction(status="failed")
+    floor.ret(created_at=T0 + HOUR)
+    events = floor.run(T0 + 2 * HOUR)
+    assert [(e.event_type, e.properties.get("trackingStatus")) for e in events] == [
+        (CREATED, "pre_transit"),
+        ("Loop Label Created", "pre_transit"),
+    ]
+    assert floor.run(T0 + 3 * HOUR) == []
+
+
 def test_returns_neither_created_nor_changed_for_mirror_days_are_skipped_with_all_their_children(floor: Floor) -> None:
     old = T0 - 120 * DAY
     tick = timedelta(microseconds=1)
@@ -346,10 +364,12 @@ def test_a_worker_whose_clock_is_more_than_five_minutes_off_does_not_look(
         def now(cls, tz: Any = None) -> "datetime":  # type: ignore[override]
             return datetime.now(tz) + timedelta(minutes=6)
 
+    floor.look(T0 - timedelta(minutes=1), whole=True)
     monkeypatch.setattr(mirror, "datetime", Fast)
-    with pytest.raises(NeedsMending, match="clock of this worker"):
-        floor.look(T0)
-    assert held(floor, "as_of", "look") == []
+    for whole in (False, True):  # also where another look would serve
+        with pytest.raises(NeedsMending, match="clock of this worker"):
+            floor.look(T0, whole=whole)
+    assert held(floor, "as_of", "look") == [T0 - timedelta(minutes=1)]
 
 
 def test_a_usual_look_is_stamped_by_the_ledgers_clock_when_it_has_its_turn(floor: Floor) -> None:
@@ -378,6 +398,15 @@ def test_a_usual_look_does_not_serve_a_backfill_nor_a_whole_one_a_usual_run(floo
     usual = floor.look(T0)
     whole = floor.look(T0 + timedelta(minutes=1), whole=True)
     assert usual != whole != floor.look(T0 + timedelta(minutes=2))
+
+
+@pytest.mark.parametrize("change", [{"warehouse": "other_warehouse"}, {"connector": "dlt"}])
+def test_a_whole_look_at_another_source_serves_nobody(floor: Floor, change: dict[str, str]) -> None:
+    floor.ret()
+    floor.conn.execute("ALTER TABLE loop.returns ADD COLUMN id text, ADD COLUMN _dlt_id text")
+    whole = floor.look(T0, whole=True)
+    floor.settings(**change)
+    assert floor.look(T0 + timedelta(minutes=1), whole=True) != whole
 
 
 # ── Another source ──────────────────────────────────────────────────────────

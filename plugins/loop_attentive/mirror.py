@@ -60,11 +60,11 @@ def look(
     with conn.transaction(), psycopg.ClientCursor(conn) as cur:
         wait_for_turn(conn, shop)
         ledger_now = cast(datetime, scalar(cur, "SELECT clock_timestamp()")).astimezone(UTC)
+        _check_clock("this worker", datetime.now(UTC), ledger_now)
         as_of = at or _after_last_look(cur, shop, ledger_now)
-        if whole and (recent := _recent_whole_look(cur, shop, as_of)):
+        if whole and (recent := _recent_whole_look(cur, origin, as_of)):
             log.info("The whole look of %s serves this run too.", recent.as_of.isoformat())
             return recent
-        _check_clock("this worker", datetime.now(UTC), ledger_now)
         with _told_of_source(origin, "Asking the time and the tables"):
             _check_clock(f"the source of connection {shop.warehouse}", origin.clock(), ledger_now)
             absent = _check_tables(cur, origin)
@@ -124,11 +124,13 @@ def _after_last_look(cur: psycopg.Cursor[Any], shop: Shop, now: datetime) -> dat
     return max(now, last.astimezone(UTC) + timedelta(microseconds=1)) if last else now
 
 
-def _recent_whole_look(cur: psycopg.Cursor[Any], shop: Shop, now: datetime) -> Look | None:
+def _recent_whole_look(cur: psycopg.Cursor[Any], origin: Source, now: datetime) -> Look | None:
+    """One of the same source: the cursors are those of the source that was looked at last."""
     row = cur.execute(
-        "SELECT as_of, extracted, changed FROM look WHERE shop = %s AND whole AND as_of >= %s "
+        "SELECT as_of, extracted, changed FROM look AS l WHERE shop = %s AND whole AND as_of >= %s "
+        "AND NOT EXISTS (SELECT FROM source_cursor AS c WHERE c.shop = l.shop AND c.source <> %s) "
         "ORDER BY as_of DESC LIMIT 1",
-        (shop.name, now - SHARED_LOOK),
+        (origin.shop.name, now - SHARED_LOOK, origin.identity),
     ).fetchone()
     return Look(*row) if row else None
 

@@ -92,6 +92,26 @@ def test_each_label_of_a_return_is_news_and_shows_itself(floor: Floor) -> None:
     ]  # fmt: skip
 
 
+def test_a_label_that_was_cancelled_when_it_was_first_seen_is_news_when_that_is_taken_back(floor: Floor) -> None:
+    floor.ret(created_at=T0 - DAY)
+    floor.label(number="A", status="voided", created_at=T0 - DAY, updated_at=T0 - DAY)
+    floor.label(number="B", status="voided", created_at=T0 - DAY)
+    floor.label(number="C", status="new", created_at=T0 - DAY)
+    floor.start()
+    floor.label(number="A", status="new", updated_at=T0 + HOUR)
+    floor.label(number="B", status="new")
+    floor.label(number="C", status="voided")
+    events = floor.run(T0 + 2 * HOUR)
+    assert {(e.event_type, e.key.split("|")[1], e.occurred_at) for e in events} == {
+        (CREATED, "A", T0 + HOUR),
+        (CREATED, "B", T0 + 2 * HOUR),
+        ("Loop Label Updated", "C", T0 + 2 * HOUR),
+    }
+    for number in "ABC":
+        floor.label(number=number, status="new" if number == "C" else "voided")
+    assert [e.event_type for e in floor.run(T0 + 3 * HOUR)] == ["Loop Label Updated"] * 3
+
+
 STATUSES = {
     None: "unknown",
     "": "unknown",
@@ -101,6 +121,7 @@ STATUSES = {
     "new": "new",
     "Pre-Transit": "pre_transit",
     " IN TRANSIT ": "in_transit",
+    "out  for - Delivery": "out_for_delivery",
     "out_for_delivery": "out_for_delivery",
     "delivered": "delivered",
     "available_for_pickup": "in_transit",

@@ -114,6 +114,16 @@ def test_back_in_stock_has_no_outcome_and_happened_when_it_was_restocked(floor: 
     assert news(floor.run(T0 + 3 * HOUR)) == [(RESOLVED, T0 + HOUR, None), (RESOLVED, T0 + 2 * HOUR, None)]
 
 
+def test_of_several_that_are_back_the_last_one_ends_it(floor: Floor) -> None:
+    floor.ret(created_at=T0 - DAY)
+    for exchange_id in ("20", "3"):
+        floor.item(exchange_id=exchange_id, out_of_stock=True)
+    floor.start()
+    floor.item(exchange_id="20", restocked_at=T0 + HOUR)
+    floor.item(exchange_id="3", restocked_at=T0 + 2 * HOUR)
+    assert news(floor.run(T0 + 3 * HOUR)) == [(RESOLVED, T0 + 2 * HOUR, None)]
+
+
 def test_a_resolution_happened_at_updated_at_if_that_moved_else_when_it_was_seen(floor: Floor) -> None:
     for number in ("moved", "stood", "dateless"):
         floor.ret(number, created_at=T0 - DAY)

@@ -43,6 +43,22 @@ def test_who_is_told_of_which_transaction(floor: Floor) -> None:
     assert {case: events.get(case) for case in told} == {case: event for case, (_, event) in told.items()}
 
 
+@pytest.mark.parametrize("late", ["gateway", "kind"])
+def test_one_that_is_told_to_be_of_stripe_after_it_succeeded_is_news_then(floor: Floor, late: str) -> None:
+    untold: dict[str, Any] = STRIPE | {late: None}
+    floor.ret(created_at=T0 - DAY)
+    floor.transaction("old", **untold)
+    floor.start()
+    floor.transaction("new", **untold, created_at=T0 + HOUR)
+    assert floor.run(T0 + 2 * HOUR) == []
+    floor.transaction("old", **STRIPE)
+    floor.transaction("new", **STRIPE)
+    events = {event.key: (event.occurred_at, event.reason) for event in floor.run(T0 + 3 * HOUR)}
+    assert events == {"old": (T0 + 3 * HOUR, "baseline"), "new": (T0 + HOUR, None)}
+    floor.transaction("new", amount="2")
+    assert floor.run(T0 + 4 * HOUR) == []
+
+
 @pytest.mark.parametrize("created_at", [T0 - DAY, None])
 def test_one_that_was_seen_before_it_succeeded_happened_when_it_was_seen(
     floor: Floor, created_at: datetime | None

@@ -1,5 +1,6 @@
 """Who is reminded at all: what Return Expiring, Return Expired (by age) and the two of instant exchanges share."""
 
+from datetime import datetime
 from typing import Any
 
 from tests.floor import DAY, HOUR, T0, Floor
@@ -116,6 +117,30 @@ def test_shipped_is_sticky(floor: Floor) -> None:
     floor.look(LOOK - HOUR)
     for event in BY_AGE:
         floor.label(event, event, status="new")
+    assert floor.run(LOOK, *BY_AGE) == []
+
+
+def test_shipped_is_sticky_while_a_label_waits_for_its_return_and_over_its_carriers(floor: Floor) -> None:
+    floor.conn.execute("ALTER TABLE loop.labels DROP CONSTRAINT labels_return_id_tracking_number_key")
+
+    def row(return_id: str, carrier: str, status: str, updated_at: datetime | None = None) -> None:
+        floor.conn.execute(
+            "INSERT INTO loop.labels (return_id, tracking_number, carrier, status, updated_at) VALUES "
+            "(%s, '1', %s, %s, %s)", (return_id, carrier, status, updated_at),
+        )  # fmt: skip
+
+    row("waited", "UPS", "in_transit")
+    floor.start()
+    floor.conn.execute("UPDATE loop.labels SET status = 'new'")
+    floor.look(LOOK - 2 * HOUR)
+    floor.conn.execute("UPDATE loop.labels SET status = 'pre_transit'")
+    for return_id in ("waited", "changed carrier", "changed carrier since"):
+        floor.ret(return_id, labels_enabled=True, created_at=LOOK - 22 * DAY)
+    row("changed carrier", "UPS", "in_transit", LOOK - 3 * HOUR)
+    row("changed carrier", "USPS", "new", LOOK - 2 * HOUR)
+    row("changed carrier since", "USPS", "new")
+    floor.look(LOOK - HOUR)
+    row("changed carrier since", "Z", "in_transit")
     assert floor.run(LOOK, *BY_AGE) == []
 
 

@@ -69,7 +69,8 @@ LEFT JOIN LATERAL (
             WHEN i.resolution LIKE '%%credit%%' OR i.resolution LIKE '%%gift%%' THEN 'credit'
         END AS outcome,
         CASE
-            WHEN i.resolution IS NULL AND i.restocked_at IS NOT NULL THEN i.restocked_at
+            WHEN i.resolution IS NULL AND i.restocked_at IS NOT NULL
+                THEN max(i.restocked_at) FILTER (WHERE i.resolution IS NULL) OVER ()
             WHEN i.is_moved THEN i.updated_at
         END AS fact_at
     FROM item_in AS i

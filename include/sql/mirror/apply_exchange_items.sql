@@ -1,10 +1,22 @@
--- Brings the mirror's exchange items to what was read; an item whose return is not held yet waits for it.
-INSERT INTO staged_exchange_items
+-- Brings the mirror's exchange items to what was read; an item whose return is not held yet waits for it, and comes in
+-- with it where nothing newer has been read.
+CREATE TEMP TABLE item_waited ON COMMIT DROP AS
 SELECT r.*
 FROM mirror_waiting AS w
 JOIN return_in AS i ON i.return_id = w.return_id AND i.is_first_sight
 CROSS JOIN LATERAL jsonb_populate_record(NULL::staged_exchange_items, w.row_data) AS r
 WHERE w.shop = %(shop)s AND w.source_table = 'exchange_items';
+
+ANALYZE item_waited; -- nearly always empty, which the planner would not think
+
+INSERT INTO staged_exchange_items
+SELECT w.*
+FROM item_waited AS w
+WHERE NOT EXISTS (
+    SELECT
+    FROM staged_exchange_items AS s
+    WHERE s.return_id = w.return_id AND s.exchange_id = w.exchange_id AND (s.updated_at >= w.updated_at) IS NOT FALSE
+);
 
 CREATE TEMP TABLE item_read ON COMMIT DROP AS
 SELECT DISTINCT ON (t.return_id, t.exchange_id)

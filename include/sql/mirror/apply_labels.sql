@@ -1,10 +1,21 @@
--- Brings the mirror's labels to what was read; a label whose return is not held yet waits for it.
-INSERT INTO staged_labels
+-- Brings the mirror's labels to what was read; a label whose return is not held yet waits for it. Where something newer has
+-- been read since, what waited tells only whether it was ever shipped.
+CREATE TEMP TABLE label_waited ON COMMIT DROP AS
 SELECT r.*
 FROM mirror_waiting AS w
 JOIN return_in AS i ON i.return_id = w.return_id AND i.is_first_sight
 CROSS JOIN LATERAL jsonb_populate_record(NULL::staged_labels, w.row_data) AS r
 WHERE w.shop = %(shop)s AND w.source_table = 'labels';
+
+ANALYZE label_waited; -- nearly always empty, which the planner would not think
+
+INSERT INTO staged_labels
+SELECT
+    w.return_id, w.number, w.carrier, w.tracking_url, w.label_url, w.tracking_status, w.shipped, w.created_at,
+    w.updated_at, w.synced_at, w.ever_shipped, s.return_id IS NOT NULL
+FROM label_waited AS w
+LEFT JOIN staged_labels AS s
+    ON s.return_id = w.return_id AND s.number = w.number AND (s.updated_at >= w.updated_at) IS NOT FALSE;
 
 -- The return and the old content of each row are looked up by key, whatever the planner would think of a larger mirror
 -- (LIMIT). Children of returns that are too old to be held are left out before anything is done with them. Pages that
@@ -15,6 +26,7 @@ SELECT DISTINCT ON (t.return_id, t.number)
     CASE WHEN NOT coalesce(r.opted_out, false) THEN t.tracking_url END AS tracking_url,
     CASE WHEN NOT coalesce(r.opted_out, false) THEN t.label_url END AS label_url,
     t.tracking_status, t.shipped, t.created_at, t.updated_at, t.synced_at,
+    t.shipped = 'yes' OR coalesce(t.ever_shipped, false) AS ever_shipped,
     r.first_seen_at IS NOT NULL AS is_held,
     r.is_deleted OR (coalesce(i.was_deleted, r.is_deleted) AND NOT coalesce(i.is_first_sight, false)) AS is_silent,
     -- Its return was too old to be held until now, so no look at this table has counted for it.
@@ -29,7 +41,16 @@ LEFT JOIN LATERAL (
 LEFT JOIN return_in AS i ON i.return_id = t.return_id
 LEFT JOIN too_old AS o ON o.return_id = t.return_id
 WHERE r.first_seen_at IS NOT NULL OR o.return_id IS NULL
-ORDER BY t.return_id, t.number, t.updated_at DESC NULLS LAST, t.synced_at DESC NULLS LAST, t;
+ORDER BY t.return_id, t.number, t.is_superseded, t.updated_at DESC NULLS LAST, t.synced_at DESC NULLS LAST, t;
+
+-- By any of its rows: a label that changed its carrier may have several. Where there are none, nothing is looked up.
+UPDATE label_read AS l
+SET ever_shipped = true
+FROM staged_labels AS s
+WHERE
+    (SELECT count(*) FROM staged_labels) > (SELECT count(*) FROM label_read)
+    AND NOT l.ever_shipped
+    AND s.return_id = l.return_id AND s.number = l.number AND (s.shipped = 'yes' OR s.ever_shipped);
 
 INSERT INTO mirror_waiting AS w (shop, source_table, return_id, subject, updated_at, waiting_since, row_data)
 SELECT
@@ -38,7 +59,12 @@ SELECT
 FROM label_read AS l
 WHERE NOT l.is_held
 ON CONFLICT (shop, source_table, return_id, subject) DO UPDATE SET
-    updated_at = excluded.updated_at, row_data = excluded.row_data
+    updated_at = excluded.updated_at,
+    row_data = excluded.row_data || jsonb_build_object(
+        'ever_shipped',
+        (excluded.row_data ->> 'ever_shipped')::boolean
+        OR coalesce((w.row_data ->> 'ever_shipped')::boolean, w.row_data ->> 'shipped' = 'yes')
+    )
 WHERE (excluded.updated_at >= w.updated_at) IS NOT FALSE;
 
 DELETE FROM mirror_waiting AS w
@@ -51,6 +77,9 @@ FROM (
     SELECT
         s.*,
         m.number IS NULL AS is_new,
+        s.number <> '' AND coalesce(m.first_status = 'canceled', false)
+        AND s.tracking_status IS DISTINCT FROM 'canceled' AS is_revived,
+        s.ever_shipped AND NOT m.ever_shipped AS is_newly_shipped,
         m.tracking_status AS old_status,
         s.updated_at IS NOT NULL AND s.updated_at IS DISTINCT FROM m.updated_at AS is_moved,
         n.return_id IS NOT NULL AS had_no_number,
@@ -77,25 +106,34 @@ FROM (
     ) AS n ON true
     WHERE s.is_held AND (s.updated_at >= m.updated_at) IS NOT FALSE
 ) AS compared
-WHERE is_new OR is_moved OR fields <> '{}';
+WHERE is_new OR is_moved OR is_newly_shipped OR fields <> '{}';
 
 INSERT INTO change (
     shop, source_table, return_id, subject, seen_at, fields, old_status, new_status, updated_at, live, previous_look_at
 )
 SELECT
-    %(shop)s, 'labels', return_id, number, %(as_of)s, fields, old_status, tracking_status,
+    %(shop)s, 'labels', return_id, number, %(as_of)s, fields, CASE WHEN NOT is_revived THEN old_status END, tracking_status,
     CASE WHEN is_moved THEN updated_at END, NOT is_silent, %(previous_look)s
 FROM label_in
 WHERE NOT is_new AND fields <> '{}';
+
+-- A cancelled label is no label: one that never was any other begins when it is taken back.
+DELETE FROM mirror_label AS m
+USING label_in AS l
+WHERE l.is_revived AND m.shop = %(shop)s AND m.return_id = l.return_id AND m.number = l.number;
 
 INSERT INTO mirror_label AS m (
     shop, return_id, number, carrier, tracking_url, label_url, tracking_status, shipped, ever_shipped, created_at,
     updated_at, first_seen_at, silent, previous_look_at, first_status, first_updated_at, had_no_number
 )
 SELECT
-    %(shop)s, return_id, number, carrier, tracking_url, label_url, tracking_status, shipped, shipped = 'yes', created_at,
+    %(shop)s, return_id, number, carrier, tracking_url, label_url, tracking_status, shipped, ever_shipped, created_at,
     updated_at, %(as_of)s, is_silent, CASE WHEN NOT is_passed_over THEN %(previous_look)s::timestamptz END, tracking_status,
-    CASE WHEN NOT had_no_number OR is_moved_since_no_number THEN updated_at END, had_no_number
+    CASE
+        WHEN is_revived THEN CASE WHEN is_moved THEN updated_at END
+        WHEN NOT had_no_number OR is_moved_since_no_number THEN updated_at
+    END,
+    had_no_number OR is_revived
 FROM label_in
 ON CONFLICT (shop, return_id, number) DO UPDATE SET
     carrier = excluded.carrier,

@@ -1,10 +1,20 @@
--- Brings the mirror's transactions to what was read; one whose return is not held yet waits for it.
-INSERT INTO staged_transactions
+-- Brings the mirror's transactions to what was read; one whose return is not held yet waits for it. Where it has been read
+-- again since, what waited tells only whether it was seen before it succeeded.
+CREATE TEMP TABLE transaction_waited ON COMMIT DROP AS
 SELECT r.*
 FROM mirror_waiting AS w
 JOIN return_in AS i ON i.return_id = w.return_id AND i.is_first_sight
 CROSS JOIN LATERAL jsonb_populate_record(NULL::staged_transactions, w.row_data) AS r
 WHERE w.shop = %(shop)s AND w.source_table = 'transactions';
+
+ANALYZE transaction_waited; -- nearly always empty, which the planner would not think
+
+INSERT INTO staged_transactions
+SELECT
+    w.transaction_id, w.return_id, w.kind, w.gateway, w.status, w.amount, w.currency, w.created_at, w.synced_at,
+    coalesce(w.seen_before, false), s.transaction_id IS NOT NULL
+FROM transaction_waited AS w
+LEFT JOIN staged_transactions AS s ON s.transaction_id = w.transaction_id;
 
 CREATE TEMP TABLE transaction_read ON COMMIT DROP AS
 SELECT DISTINCT ON (t.transaction_id)
@@ -25,12 +35,12 @@ LEFT JOIN return_in AS i ON i.return_id = t.return_id
 LEFT JOIN too_old AS o ON o.return_id = t.return_id
 WHERE r.first_seen_at IS NOT NULL OR o.return_id IS NULL
 ORDER BY
-    t.transaction_id, t.synced_at DESC NULLS LAST, (t.status = 'succeeded') DESC NULLS LAST, t.seen_before DESC, t;
+    t.transaction_id, t.is_superseded, t.synced_at DESC NULLS LAST, (t.status = 'succeeded') DESC NULLS LAST, t.seen_before DESC, t;
 
 INSERT INTO mirror_waiting AS w (shop, source_table, return_id, subject, waiting_since, row_data)
 SELECT
     %(shop)s, 'transactions', t.return_id, t.transaction_id, %(as_of)s,
-    to_jsonb(t) - 'waited_before' - 'is_held' - 'is_silent' - 'is_passed_over' ||
+    to_jsonb(t) - 'is_superseded' - 'waited_before' - 'is_held' - 'is_silent' - 'is_passed_over' ||
     jsonb_build_object('seen_before', t.status IS DISTINCT FROM 'succeeded')
 FROM transaction_read AS t
 WHERE NOT t.is_held
@@ -53,7 +63,9 @@ FROM (
         m.transaction_id IS NULL AS is_new,
         m.status AS old_status,
         s.waited_before OR (m.transaction_id IS NOT NULL AND m.status IS DISTINCT FROM 'succeeded') AS seen_before,
-        s.status = 'succeeded' AND m.status IS DISTINCT FROM 'succeeded' AND NOT s.is_silent AS has_succeeded,
+        -- Or what had succeeded is told to be of another kind or gateway than it was, or of any.
+        s.status = 'succeeded' AND (s.status, s.kind, s.gateway) IS DISTINCT FROM (m.status, m.kind, m.gateway)
+        AND NOT s.is_silent AS has_succeeded,
         CASE WHEN m.transaction_id IS NULL THEN '{}' ELSE array_remove(ARRAY[
             CASE WHEN s.return_id IS DISTINCT FROM m.return_id THEN 'return_id' END,
             CASE WHEN s.kind IS DISTINCT FROM m.kind THEN 'kind' END,
@@ -97,6 +109,6 @@ ON CONFLICT (shop, transaction_id) DO UPDATE SET
     amount = excluded.amount,
     currency = excluded.currency,
     created_at = excluded.created_at,
-    succeeded_at = coalesce(m.succeeded_at, excluded.succeeded_at),
+    succeeded_at = coalesce(excluded.succeeded_at, m.succeeded_at),
     seen_before = CASE WHEN m.succeeded_at IS NULL THEN excluded.seen_before ELSE m.seen_before END,
     previous_look_at = CASE WHEN m.succeeded_at IS NULL THEN excluded.previous_look_at ELSE m.previous_look_at END;

@@ -5,8 +5,8 @@ SET LOCAL work_mem = '64MB';
 SET LOCAL jit = off;
 
 DROP TABLE IF EXISTS
-    staged_returns, staged_labels, staged_exchange_items, staged_transactions, too_old, return_in, label_read, label_in,
-    item_read, item_in, episode_of, transaction_read, transaction_in, forgotten;
+    staged_returns, staged_labels, staged_exchange_items, staged_transactions, too_old, return_in, label_waited, label_read,
+    label_in, item_waited, item_read, item_in, episode_of, transaction_waited, transaction_read, transaction_in, forgotten;
 
 CREATE TEMP TABLE staged_returns (
     return_id text, state text, status text, outcome text, order_name text, customer_email text, customer_phone text,
@@ -16,7 +16,8 @@ CREATE TEMP TABLE staged_returns (
 
 CREATE TEMP TABLE staged_labels (
     return_id text, number text, carrier text, tracking_url text, label_url text, tracking_status text, shipped text,
-    created_at timestamptz, updated_at timestamptz, synced_at timestamptz
+    created_at timestamptz, updated_at timestamptz, synced_at timestamptz, ever_shipped boolean,
+    is_superseded boolean NOT NULL DEFAULT false
 ) ON COMMIT DROP;
 
 CREATE TEMP TABLE staged_exchange_items (
@@ -26,7 +27,8 @@ CREATE TEMP TABLE staged_exchange_items (
 
 CREATE TEMP TABLE staged_transactions (
     transaction_id text, return_id text, kind text, gateway text, status text, amount numeric, currency text,
-    created_at timestamptz, synced_at timestamptz, seen_before boolean NOT NULL DEFAULT false
+    created_at timestamptz, synced_at timestamptz, seen_before boolean NOT NULL DEFAULT false,
+    is_superseded boolean NOT NULL DEFAULT false
 ) ON COMMIT DROP;
 
 -- Returns that are too old for the mirror: their children are not waited for.
