@@ -119,6 +119,22 @@ def test_a_raised_version_starts_where_the_old_one_stopped(floor: Floor, raise_v
     assert {event.return_id: event.reason for event in events} == {"2": None, "3": None, "4": "baseline"}
 
 
+def test_a_version_raised_while_the_source_is_stale_loses_no_reminder(
+    floor: Floor, raise_version: Callable[[str], None]
+) -> None:
+    floor.settings(freshness_hours=26)
+    floor.label("elsewhere", "OTHER", synced_at=T0)
+    floor.ret("0", synced_at=T0)
+    floor.start()
+    now = T0 + 10 * DAY
+    floor.ret("1", created_at=now - 22 * DAY, labels_enabled=True, synced_at=T0)
+    assert floor.run(now, EXPIRING) == []
+    raise_version(EXPIRING)
+    floor.ret("0", synced_at=now)
+    floor.label("elsewhere", "OTHER", synced_at=now)
+    assert only(floor.run(now + HOUR, EXPIRING)).status == "pending"
+
+
 def test_a_changed_comment_changes_nothing(floor: Floor, monkeypatch: pytest.MonkeyPatch) -> None:
     floor.start()
     floor.ret("1", created_at=T0 + HOUR)

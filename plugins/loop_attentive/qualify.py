@@ -95,7 +95,8 @@ def qualify(
             omitted += int(judged["outcome_omitted"].sum())
             store(cur, _rows(judged, LEDGER_COLUMNS), shop, event, run)
             states.update(judged["status"].tolist())
-        if run.window_start is None:
+        # Reminders that are put off stay due for the rule's next version too, should one come meanwhile.
+        if run.window_start is None and not (event.reminder and asleep):
             cur.execute(
                 "UPDATE rule SET completed_at = greatest(completed_at, %s) "
                 "WHERE shop = %s AND event_type = %s AND version = %s",
