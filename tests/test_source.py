@@ -81,6 +81,11 @@ def test_an_id_is_trimmed_text_whatever_its_type(value: Any, meant: str | None) 
     assert source.identifier(value) == meant
 
 
+def test_a_tracking_number_may_be_a_number() -> None:
+    values = (94001, 94001.0, Decimal("94001.00"), " 94 001 ", "n/a", None)
+    assert [source.tracking_number(value) for value in values] == ["94001"] * 4 + [""] * 2
+
+
 @pytest.mark.parametrize(
     ("values", "meant"),
     [

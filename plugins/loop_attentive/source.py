@@ -144,7 +144,7 @@ def label_status(raw: Any, number: str) -> tuple[str | None, str]:
 
 def tracking_number(value: Any) -> str:
     """A label's number: upper case without spaces; '' for none."""
-    return "".join((text(value) or "").split()).upper()
+    return "".join((identifier(value) or "").split()).upper()
 
 
 # ── Canonical tables ────────────────────────────────────────────────────────
