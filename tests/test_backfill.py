@@ -212,6 +212,20 @@ def test_days_are_those_of_the_shops_clock(floors: Callable[..., Floor]) -> None
     assert "2026-03-03 to 2026-03-03 (America/New_York, both included)" in text
 
 
+@pytest.mark.parametrize(
+    ("zone", "day", "began", "ended"),
+    [
+        ("America/New_York", date(2026, 3, 8), "2026-03-08T05:00Z", "2026-03-09T04:00Z"),  # 23 hours
+        ("America/New_York", date(2026, 11, 1), "2026-11-01T04:00Z", "2026-11-02T05:00Z"),  # 25
+        ("Africa/Cairo", date(2026, 4, 24), "2026-04-23T22:00Z", "2026-04-24T21:00Z"),  # its clocks skip midnight
+        ("UTC", date(2028, 2, 29), "2028-02-29T00:00Z", "2028-03-01T00:00Z"),
+    ],
+)
+def test_a_day_is_as_long_as_the_shops_clock_makes_it(zone: str, day: date, began: str, ended: str) -> None:
+    shop = Shop(name="default", time_zone=zone)
+    assert Range(day, day).window(shop) == (datetime.fromisoformat(began), datetime.fromisoformat(ended))
+
+
 def test_reminders_of_a_stale_source_are_not_judged_and_said_so(floors: Callable[..., Floor]) -> None:
     floor = floors(freshness_hours=1)
     floor.ret("1", created_at=NOW - 22 * DAY, synced_at=NOW - DAY)
