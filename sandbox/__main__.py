@@ -18,7 +18,7 @@ from loop_attentive.migrate import migrate
 from sandbox.airflow import LEDGER, WAREHOUSE, Airflow, command, prepare, settings
 from sandbox.demo import HOURLY, demo
 from sandbox.postgres import postgres
-from sandbox.processes import HOME, ROOT, Failed, end, standin
+from sandbox.processes import HOME, ROOT, Failed, end, log, standin
 from sandbox.warehouse import create, fill
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -98,7 +98,21 @@ def airflow(arguments: list[str]) -> int:
         port = int(os.environ.get("AIRFLOW__API__PORT", "8080"))
         ours = settings(server, attentive, port)
         _tell_of_a_mixture(ours)
+        if "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN" not in os.environ:
+            _read_dags_for(arguments, ours | os.environ)
         return run(command(*arguments), ours | os.environ)
+
+
+def _read_dags_for(arguments: list[str], environment: Mapping[str, str]) -> None:
+    """Most commands know only those DAGs that something has read into Airflow's database; here nothing else may run."""
+    match arguments:
+        case ["dags", "test" | "reserialize", *_]:
+            return
+        case ["dags" | "tasks" | "backfill", _, *_]:
+            with log("reserialize") as output:
+                subprocess.run(
+                    command("dags", "reserialize"), check=False, cwd=ROOT, env=environment, stdout=output, stderr=output
+                )
 
 
 def _fill(server: str) -> None:
