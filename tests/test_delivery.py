@@ -925,12 +925,17 @@ class StandsStill(Departure):
     """A process that is not run for a moment, between its last look at the clock and the write."""
 
     def __init__(self, departure: Departure) -> None:
-        self.cleared, self.written = departure.cleared, departure.written  # type: ignore[method-assign]
-        self._left = departure.left
+        self._departure = departure
+
+    async def cleared(self) -> None:
+        await self._departure.cleared()
 
     def left(self) -> None:
-        self._left()
+        self._departure.left()
         time.sleep(0.3)  # the fault itself: nothing of this process goes on meanwhile
+
+    def written(self) -> None:
+        self._departure.written()
 
 
 def test_a_process_that_stood_still_before_a_write_makes_no_second_too_full(book: Book) -> None:

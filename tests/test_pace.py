@@ -288,7 +288,7 @@ def test_clocks_are_mapped_by_all_answers_and_never_to_the_early_side() -> None:
     assert mapped() == pytest.approx((100.0, 100.05), abs=1e-3), "of both answers, what both allow"
     clocks.learn(100.6, at + timedelta(seconds=0.57), at + timedelta(seconds=0.57), 103.0)
     assert mapped() == pytest.approx((100.03, 100.05), abs=1e-3), "a slow answer may tell something too"
-    clocks.learn(200.0, *[at - timedelta(hours=1)] * 2, 200.002)
+    clocks.learn(200.0, at - timedelta(hours=1), at - timedelta(hours=1), 200.002)
     assert clocks.surely_at(at) == pytest.approx(3800.002, abs=1e-3), "the database's clock was set back"
 
 

@@ -75,7 +75,7 @@ class ClockMap:
         self._learned_at = 0.0
 
     def learn(self, asked_at: float, began: datetime, ended: datetime, answered_at: float) -> None:
-        """What the database's clock said when it began and ended to answer, between two moments of the monotonic one."""
+        """What the database's clock said as an answer began and ended, between two moments of the monotonic one."""
         drift = (answered_at - self._learned_at) * CLOCKS_DRIFT
         least, most = ended.timestamp() - answered_at, began.timestamp() - asked_at
         self._least, self._most = max(self._least - drift, least), min(self._most + drift, most)
@@ -213,6 +213,9 @@ class Pace:
         more = self.limit < min(limit, self._setting)
         if limit < self.limit or (more and self._told_times >= SURE_OF_MORE):
             self._news.limit = limit
+            self._told_times = (
+                0  # it changes nothing while another shop's setting is smaller: no need to tell each time
+            )
 
     async def _introduce(self, connection: Connection) -> None:
         await connection.execute(
