@@ -26,6 +26,7 @@ DEFAULTS: dict[str, Any] = {
     "loop_api": None,
     "connector": "canonical",
     "source_schema": "loop",
+    "tables": {},
     "shopify": None,
     "stripe": None,
     "connector_log": None,
@@ -100,6 +101,7 @@ def test_the_file_of_the_project_shows_every_key_in_a_form_that_works(shops_file
     uncommented = re.sub(rf"^    # (?=(?:{'|'.join(together)}): )", "    ", text, flags=re.MULTILINE)
     shown = load(shops_file(uncommented))["default"].model_dump()
     examples = {
+        "tables",
         "shopify",
         "stripe",
         "connector_log",
@@ -111,7 +113,7 @@ def test_the_file_of_the_project_shows_every_key_in_a_form_that_works(shops_file
     assert {key: value for key, value in shown.items() if key not in examples} == {"name": "default"} | {
         key: value for key, value in DEFAULTS.items() if key not in examples
     }
-    assert all(shown[key] is not None for key in examples)
+    assert all(shown[key] for key in examples)
     synced = load(shops_file(re.sub(r"^    # (?=loop_api: )", "    ", text, flags=re.MULTILINE)))["default"]
     assert (synced.loop_api, synced.connector) == ("loop_api", "dlt")
 
@@ -122,8 +124,9 @@ def test_every_key_can_be_set(shop: ReadShop) -> None:
         "loop_api: loop_of_acme",
         "connector: dlt",
         "schema: ANALYTICS.loop_2",
+        "tables: {returns: Loop_Returns}",
         "shopify: {schema: fivetran_shopify}",
-        "stripe: {schema: RAW.stripe, connector: airbyte, return_id_in: loop_return_id}",
+        "stripe: {schema: RAW.stripe, connector: airbyte, return_id_in: loop_return_id, match_by_email: yes}",
         "connector_log: {schema: fivetran_log, connection: loop_returns}",
         "warehouse: snow-flake.1",
         "attentive: attentive_test",
@@ -148,8 +151,14 @@ def test_every_key_can_be_set(shop: ReadShop) -> None:
         "loop_api": "loop_of_acme",
         "connector": "dlt",
         "source_schema": "ANALYTICS.loop_2",
+        "tables": {"returns": "Loop_Returns"},
         "shopify": {"tables": "fivetran_shopify", "connector": "fivetran"},
-        "stripe": {"tables": "RAW.stripe", "connector": "airbyte", "return_id_in": "loop_return_id"},
+        "stripe": {
+            "tables": "RAW.stripe",
+            "connector": "airbyte",
+            "return_id_in": "loop_return_id",
+            "match_by_email": "yes",
+        },
         "connector_log": {"tables": "fivetran_log", "connection": "loop_returns"},
         "warehouse": "snow-flake.1",
         "attentive": "attentive_test",

@@ -72,8 +72,8 @@ CATALOGUE: tuple[EventType, ...] = (
     EventType("Loop Return Expired", daily=True, reminder=True, needs=UNSHIPPED),
     EventType("Loop Instant Exchange Reminder", daily=True, reminder=True, needs=UNSHIPPED),
     EventType("Loop Instant Exchange Notice", reminder=True, needs=UNSHIPPED),
-    EventType("Loop Payment Transaction", money=True),
-    EventType("Loop Refund Transaction", money=True),
+    EventType("Loop Payment Transaction", money=True, needs=frozenset({"transactions"})),
+    EventType("Loop Refund Transaction", money=True, needs=frozenset({"transactions"})),
 )
 
 BY_NAME = {event.name: event for event in CATALOGUE}

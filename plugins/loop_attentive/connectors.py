@@ -6,17 +6,19 @@ in include/sql/beside. A SELECT is written once, in PostgreSQL's dialect, and na
 
     loop, shopify, stripe, log   tables of the warehouse; the shop's settings tell their schemas
     connector                    a view: another SELECT of the connector's folder
-    beside                       a view: a SELECT of include/sql/beside/<system>/<its connector>
+    beside                       a view: a SELECT of include/sql/beside/<system>/<its connector>, or beside/<system>
+    shop                         a view: the SELECT that yields a canonical table of this shop
 
 It is fitted to what the warehouse has (an absent column is NULL) and brought into the engine's dialect.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import product
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated, Literal, cast
 
 import sqlglot
 import yaml
@@ -36,13 +38,19 @@ WRITTEN_IN = "postgres"
 DIALECTS = {"postgresql": "postgres"}
 """What sqlglot calls a dialect that SQLAlchemy names otherwise."""
 
-EXTRAS = ("nested", "moved_at", "link", "created_epoch")
+EXTRAS = ("nested", "moved_at", "link", "charge_link", "matched", "matched_at", "created_epoch")
 """What a SELECT may yield beside the canonical columns.
 
 nested: a JSON array, each element of which is a row, with its fields over the row's own. moved_at: the time that tells
-which rows are new, where they have no synced_at. link: a JSON object that names the return under a key of the shop's
-settings. created_epoch: created_at in seconds since 1970.
+which rows are new, where they have no synced_at. link, charge_link: JSON objects that name the return under a key of
+the shop's settings, the first before the second. matched: a return that fits, if its time matched_at fits as well.
+created_epoch: created_at in seconds since 1970.
 """
+
+VIEWS = ("connector", "beside", "shop")
+
+Told = Literal["updates", "cancellations", "labels", "shipped", "out_of_stock", "phones", "transactions", "last_sync"]
+"""What a connector may tell. last_sync: keeps a record of its last completed sync."""
 
 Columns = frozenset[str]
 """Names of columns, case-folded."""
@@ -59,7 +67,7 @@ class Connector(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     title: str
-    tells: frozenset[str]
+    tells: frozenset[Told]
     rhythm_hours: Annotated[float, Field(gt=0)] | None = None
     is_complete: bool = False
     required: dict[str, list[str]] = Field(default_factory=dict)
@@ -74,9 +82,18 @@ def connector(name: str) -> Connector:
 
 def why_off(shop: Shop, event: EventType) -> str | None:
     """Why a rule cannot be judged with what the shop's connector tells, if so."""
-    told = connector(shop.connector)
-    lacking = sorted(event.needs - told.tells)
+    lacking = sorted(event.needs - tells(shop))
     return f"connector {shop.connector} does not tell {' and '.join(lacking)}" if lacking else None
+
+
+def tells(shop: Shop) -> frozenset[str]:
+    """What the shop's connector tells, with what stands beside it and what the merchant adds."""
+    added = set()
+    if shop.shopify:
+        added.add("phones")
+    if shop.stripe or any(OWN.glob(f"{shop.name}/transactions*.sql")):
+        added.add("transactions")
+    return connector(shop.connector).tells | added
 
 
 # ── Fitting a SELECT to what is there ───────────────────────────────────────
@@ -110,7 +127,29 @@ def fit(query: exp.Query, resolve: Callable[[exp.Table], "Relation | None"]) -> 
         if column.name.casefold() not in there.get(column.table, frozenset()):
             is_projection = column.arg_key == "expressions" and column.parent is query
             column.replace(exp.alias_(exp.Null(), column.name) if is_projection else exp.Null())
+    _shorten(query)
     return query
+
+
+def _shorten(query: exp.Query) -> None:
+    """Leaves out what can yield NULL only: some engines make a text of it, which then compares with no time."""
+    shortened = exp.Coalesce | exp.Greatest | exp.Case | exp.Max | exp.Min | exp.Sum
+    for node in reversed([node for node in query.walk() if isinstance(node, shortened)]):
+        if isinstance(node, exp.Max | exp.Min | exp.Sum):
+            if isinstance(node.this, exp.Null):
+                node.replace(exp.Null())
+            continue
+        if isinstance(node, exp.Case):
+            yielded = [*(branch.args["true"] for branch in node.args["ifs"]), node.args.get("default") or exp.Null()]
+            if all(isinstance(value, exp.Null) for value in yielded):
+                node.replace(exp.Null())
+            continue
+        told = [value for value in (node.this, *node.expressions) if not isinstance(value, exp.Null)]
+        if len(told) > 1:
+            node.set("this", told[0])
+            node.set("expressions", told[1:])
+        else:
+            node.replace(told[0] if told else exp.Null())
 
 
 def _own_columns(query: exp.Query) -> Iterator[exp.Column]:
@@ -155,13 +194,15 @@ class Query:
     """A SELECT in the engine's dialect. columns: what it yields, in order: the canonical ones, then extras.
 
     told: those of them that are not NULL throughout. is_whole: nothing tells which of its rows are new, so it is read
-    whole each time.
+    whole each time. only: a condition on its columns, in any dialect, with SQLAlchemy's parameters.
     """
 
     sql: str
     columns: tuple[str, ...]
     told: Columns
     is_whole: bool = False
+    only: str | None = None
+    parameters: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -206,7 +247,24 @@ class Layout:
         told = told_by(fitted)
         yielded = columns + tuple(extra for extra in EXTRAS if extra in told)
         inner = fitted.sql(dialect=self._dialect, comments=False)
-        return Query(f"SELECT {', '.join(yielded)} FROM ({inner}) AS source_rows", yielded, told)  # noqa: S608
+        sql = f"SELECT {', '.join(yielded)} FROM ({inner}) AS source_rows"  # noqa: S608
+        if table == "transactions" and self.shop.stripe:
+            only, parameters = self._linked(told)
+            return Query(sql, yielded, told, only=only, parameters=parameters)
+        return Query(sql, yielded, told)
+
+    def _linked(self, told: Columns) -> tuple[str | None, dict[str, str]]:
+        """A condition on Stripe's rows: something may tell their return. Most charges of an account have nothing to do
+        with returns, and need not leave the warehouse.
+        """
+        conditions = [f"{column} IS NOT NULL" for column in ("return_id", "matched") if column in told]
+        key = self.shop.stripe.return_id_in if self.shop.stripe else None
+        if key is None:
+            return " OR ".join(conditions) or "1 = 0", {}
+        if not re.fullmatch("[A-Za-z0-9_ .-]+", key):  # JSON may spell it in another way
+            return None, {}
+        conditions += [f"{column} LIKE :key" for column in ("link", "charge_link") if column in told]
+        return " OR ".join(conditions) or "1 = 0", {"key": f'%"{key}"%'}
 
     def _file(self, table: str) -> Path | None:
         """The SELECT that begins a canonical table: with Shopify's tables, one that builds on the connector's."""
@@ -214,13 +272,19 @@ class Layout:
         if self.shop.shopify and beside.exists() and self._view("connector", table):
             return beside
         if table == "transactions" and self.shop.stripe:
-            return BESIDE / "stripe" / self.shop.stripe.connector / "transactions.sql"
+            return BESIDE / "stripe" / "transactions.sql"
         return self._view("connector", table)
 
     def _view(self, kind: str, name: str) -> Path | None:
+        if kind == "shop":
+            return self._file(name)
         folders = [SOURCES / self.shop.connector]
         if kind == "beside":
-            folders = [BESIDE / "shopify" / self.shop.shopify.connector] if self.shop.shopify else []
+            shopify, stripe = self.shop.shopify, self.shop.stripe
+            folders = [BESIDE / "shopify" / shopify.connector] if shopify else []
+            folders += [BESIDE / "stripe" / stripe.connector, BESIDE / "stripe"] if stripe else []
+            if name == "matched_by_email" and not (stripe and stripe.match_by_email == "yes"):
+                return None
         return next((folder / f"{name}.sql" for folder in folders if (folder / f"{name}.sql").exists()), None)
 
     def _fitted(self, file: Path | None) -> exp.Query | None:
@@ -232,7 +296,7 @@ class Layout:
         return fit(cast(exp.Query, query), self._resolve)
 
     def _resolve(self, table: exp.Table) -> Relation | None:
-        if table.db in ("connector", "beside"):
+        if table.db in VIEWS:
             view = self._fitted(self._view(table.db, table.name))
             if view is None:
                 return None
@@ -260,7 +324,7 @@ class Layout:
             return None
         catalog, _, db = schema.rpartition(".")
         quoted = bool(table.this.quoted)
-        names = [table.name, table.name.upper()] if quoted else [table.name]
+        names = [table.name, table.name.upper()] if quoted else [self._name(table.db, table.name)]
         for as_it_is, name in product((False, True), names):
             actual = exp.table_(
                 exp.to_identifier(name, quoted=quoted),
@@ -272,6 +336,10 @@ class Layout:
             if columns is not None:
                 return actual, columns
         return None
+
+    def _name(self, db: str, table: str) -> str:
+        """What the warehouse calls a table."""
+        return self.shop.tables.get(table, table) if db == "loop" else table
 
     def _own(self, file: str, columns: tuple[str, ...]) -> Query | None:
         """A SELECT that the merchant wrote, in the engine's dialect; raises NeedsMending when it cannot serve."""
@@ -311,13 +379,17 @@ class Layout:
                 )
             else:
                 selected.append(f"CASE WHEN own.{column} IS NULL THEN base.{column} ELSE own.{column} END AS {column}")
-        return Query(
+        sql = (
             f"SELECT {', '.join(selected)} FROM ({base.sql}) AS base "  # noqa: S608
-            f"LEFT JOIN ({own.sql}) AS own ON {key[0]} = {key[1]}",
-            base.columns,
-            base.told | own.told,
-            own.is_whole,
+            f"LEFT JOIN ({own.sql}) AS own ON {key[0]} = {key[1]}"
         )
+        where = f"include/sql/shops/{self.shop.name}/returns.extend.sql"
+        if self.columns_of(f"SELECT * FROM ({sql}) AS extended WHERE 1 = 0", where) is None:  # noqa: S608
+            raise NeedsMending(
+                f"{where} cannot be joined to the connector's returns: cast each of its columns to the type that the "
+                "connector's has (make check names the tables)."
+            )
+        return Query(sql, base.columns, base.told | own.told, own.is_whole)
 
     def last_sync(self) -> str | None:
         """A SELECT of the last completed sync's time (parameter: connection), where the connector keeps a record."""
@@ -354,7 +426,7 @@ class Layout:
 
     def called(self, table: str) -> str:
         db, _, name = table.partition(".")
-        return f"{self.schemas.get(db) or db}.{name}"
+        return f"{self.schemas.get(db) or db}.{self._name(db, name)}"
 
 
 def schemas(shop: Shop) -> Mapping[str, str | None]:
@@ -371,6 +443,6 @@ def _named(query: exp.Query) -> Iterator[tuple[str, set[str]]]:
     for select in query.find_all(exp.Select):
         relations = [select.args["from_"].this, *(join.this for join in select.args.get("joins") or [])]
         for relation in relations:
-            if isinstance(relation, exp.Table) and relation.db not in ("connector", "beside"):
+            if isinstance(relation, exp.Table) and relation.db not in VIEWS:
                 asked = {c.name.casefold() for c in _own_columns(select) if c.table == relation.alias_or_name}
                 yield f"{relation.db}.{relation.name}", asked

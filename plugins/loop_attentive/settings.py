@@ -64,6 +64,8 @@ SchemaName = Annotated[
     ),
 ]
 
+TableName = Annotated[str, _matching("[A-Za-z_][A-Za-z0-9_]*", "should be plain names of letters, digits and _")]
+
 
 def _connector(name: str) -> str:
     connectors = sorted(folder.name for folder in SOURCES.iterdir() if folder.is_dir())
@@ -156,10 +158,15 @@ class Shopify(_Tables):
 
 
 class Stripe(_Tables):
-    """Stripe's tables: payments and refunds. return_id_in: the key of a charge's metadata that names the return."""
+    """Stripe's tables: payments and refunds. return_id_in: the key of a charge's metadata that names the return.
+
+    match_by_email: whether a payment that nothing else links may be that of the one return whose customer, upsell and
+    time agree with it.
+    """
 
     connector: Annotated[str, _beside("stripe")] = "fivetran"
     return_id_in: Annotated[str, Field(min_length=1)] | None = None
+    match_by_email: Literal["yes", "no"] = "no"
 
 
 class ConnectorLog(_Tables):
@@ -174,7 +181,7 @@ class Shop(BaseModel):
     enabled_at is in UTC. max_events_per_run is one number that each event type is held to by itself: a flood is
     noticed by its size, whichever type it is of, and one number is what a person can choose without counting first.
     notify: a connection to a webhook that is told of held events. loop_api: a connection to Loop's own API, from which
-    loop_attentive_sync fills the warehouse as dlt does.
+    loop_attentive_sync fills the warehouse as dlt does. tables: what the warehouse calls a table of the connector.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -184,6 +191,7 @@ class Shop(BaseModel):
     loop_api: ConnectionId | None = None
     connector: Annotated[str, AfterValidator(_connector)] = Field(default_factory=_usual_connector)
     source_schema: SchemaName = Field(default="loop", alias="schema")
+    tables: dict[TableName, TableName] = Field(default_factory=dict)
     shopify: Shopify | None = None
     stripe: Stripe | None = None
     connector_log: ConnectorLog | None = None

@@ -32,6 +32,9 @@ CHUNK = 10_000
 REREAD = timedelta(hours=2)
 """Each look reads again from this long before the cursor: rows land late and out of order."""
 
+MATCHED_WITHIN = timedelta(hours=1)
+"""A payment is taken while a return is made: one at another time than this is not its."""
+
 Row = tuple[Any, ...]
 
 # ── One form for every value ────────────────────────────────────────────────
@@ -301,8 +304,9 @@ class Source:
 
     @property
     def identity(self) -> str:
-        """Names what is read: another connection, connector or schema is another source."""
-        return f"{self.shop.warehouse}/{self.shop.connector}/{self.shop.source_schema}"
+        """Names what is read: another connection, connector, schema or table is another source."""
+        tables = "".join(f"/{table}={name}" for table, name in sorted(self.shop.tables.items()))
+        return f"{self.shop.warehouse}/{self.shop.connector}/{self.shop.source_schema}{tables}"
 
     def clock(self) -> datetime:
         """The source's own time, aware UTC."""
@@ -343,7 +347,8 @@ class Source:
     def _session(self, **options: Any) -> Iterator[sa.Connection]:
         """A connection on which times are read as they are meant, whatever the server's settings."""
         with self.engine.connect().execution_options(**options) as connection:
-            _read_times(connection, self.shop.time_zone)
+            _set_up(connection, self.shop.time_zone)
+            _forgive_times(connection)
             yield connection
 
     def _columns_of(self, query: str, what: str) -> frozenset[str] | None:
@@ -368,14 +373,17 @@ class Source:
             yield from self._read(table, query, since)
 
     def _read(self, table: Table, query: Query, since: Cursor) -> Iterator["Raw"]:
-        statement, parameters = query.sql.replace(":", "\\:"), {}
+        statement, conditions = query.sql.replace(":", "\\:"), [query.only] if query.only else []
+        parameters: dict[str, Any] = dict(query.parameters)
         if since.column in query.columns and since.position and since.kind and not query.is_whole:
             position = since.position - REREAD
             if since.kind == "naive":
                 position = position.astimezone(self.shop.zone).replace(tzinfo=None)
-            columns = ", ".join(query.columns)
-            statement = f"SELECT {columns} FROM ({statement}) AS moved WHERE {since.column} >= :position OR {since.column} IS NULL"  # noqa: S608, E501
+            conditions.append(f"{since.column} >= :position OR {since.column} IS NULL")
             parameters["position"] = position
+        if conditions:
+            told = " AND ".join(f"({condition})" for condition in conditions)
+            statement = f"SELECT {', '.join(query.columns)} FROM ({statement}) AS wanted WHERE {told}"  # noqa: S608
         unfold = _Unfolding(self.shop, table, query, self.layout.connector.nested.get(table.name, {}))
         with self._session(stream_results=True, max_row_buffer=CHUNK) as connection:
             for chunk in connection.execute(sa.text(statement), parameters).partitions(CHUNK):
@@ -403,6 +411,8 @@ class _Unfolding:
         self.places = {extra: place for place, extra in enumerate(query.columns) if place >= self.width}
         self.nested = [(table.columns.index(column), name) for column, name in nested.items()]
         self.link_key = shop.stripe.return_id_in if shop.stripe else None
+        self.is_linked = bool({"link", "charge_link", "matched"} & self.places.keys())
+        self.zone = shop.zone
         self.column = {column: place for place, column in enumerate(table.columns)}
 
     def __call__(self, chunk: Sequence[Any]) -> Raw:
@@ -417,13 +427,10 @@ class _Unfolding:
 
     def _rows(self, row: Any) -> list[Row]:
         values = list(row[: self.width])
-        if "link" in self.places and self.link_key:
-            linked = parsed(row[self.places["link"]])
-            named = linked.get(self.link_key) if isinstance(linked, dict) else None
-            place = self.column["return_id"]
-            values[place] = named if identifier(named) else values[place]
         if "created_epoch" in self.places and values[self.column["created_at"]] is None:
             values[self.column["created_at"]] = since_epoch(row[self.places["created_epoch"]])
+        if self.is_linked:
+            values[self.column["return_id"]] = self._linked(values, row)
         if "nested" not in self.places:
             return [tuple(values)]
         elements = parsed(row[self.places["nested"]])
@@ -431,6 +438,21 @@ class _Unfolding:
         if not told:  # the row stands for itself, if it says anything
             return [tuple(values)] if any(text(values[place]) for place, _ in self.nested) else []
         return [self._element(values, element) for element in told]
+
+    def _linked(self, values: list[Any], row: Any) -> Any:
+        """The return of a charge or refund: as its metadata names it, else its SELECT, else the one that fits."""
+        for link in ("link", "charge_link"):
+            told = parsed(row[self.places[link]]) if link in self.places else None
+            named = told.get(self.link_key) if isinstance(told, dict) and self.link_key else None
+            if identifier(named):
+                return named
+        told = values[self.column["return_id"]]
+        if identifier(told) or "matched" not in self.places:
+            return told
+        charged = moment(values[self.column["created_at"]], self.zone)
+        returned = moment(row[self.places["matched_at"]], self.zone) if "matched_at" in self.places else None
+        is_near = charged is not None and returned is not None and abs(charged - returned) <= MATCHED_WITHIN
+        return row[self.places["matched"]] if is_near else None
 
     def _element(self, values: list[Any], element: dict[str, Any]) -> Row:
         row = list(values)
@@ -459,15 +481,27 @@ def since_epoch(value: Any) -> datetime | None:
         return None
 
 
-def _read_times(connection: sa.Connection, zone: str) -> None:
+SESSION = {
+    "postgresql": "SELECT set_config('TimeZone', :zone, false), set_config('DateStyle', 'ISO', false)",
+    "duckdb": "SET TimeZone = :zone",
+    "snowflake": "ALTER SESSION SET TIMEZONE = :zone",
+}
+"""What a session is told, so that a time without a zone is the shop's where it is compared with others, and psycopg can
+read what a server with another DateStyle sends."""
+
+
+def _set_up(connection: sa.Connection, zone: str) -> None:
+    if statement := SESSION.get(connection.dialect.name):
+        connection.execute(sa.text(statement), {"zone": zone})
+
+
+def _forgive_times(connection: sa.Connection) -> None:
     """Has psycopg read a PostgreSQL time that Python has none for (infinity, BC, the year 10000) as absent.
 
-    It would raise, and one such value would stop every look; as would the first time from a server with another
-    DateStyle than ISO. zone: of times without one, when they are compared.
+    It would raise, and one such value would stop every look.
     """
     raw = connection.connection.driver_connection
     if isinstance(raw, psycopg.Connection):
-        raw.execute("SELECT set_config('TimeZone', %s, false), set_config('DateStyle', 'ISO', false)", (zone,))
         for name in ("timestamptz", "timestamp", "date"):
             oid = raw.adapters.types[name].oid
             if strict := psycopg.adapters.get_loader(oid, psycopg.pq.Format.TEXT):

@@ -455,15 +455,21 @@ def land(engine: sa.Engine, tables: Tables, *, is_complete: bool = False) -> Non
     with engine.begin() as connection:
         for name, rows in tables.items():
             schema, _, table = name.partition(".")
-            quoted = f'{schema}."{table.upper() if engine.dialect.name == "snowflake" else table}"'
+            quoted = f"{schema}.{_quoted(engine, table)}"
             connection.execute(sa.text(f"CREATE SCHEMA IF NOT EXISTS {schema}"))
             connection.execute(sa.text(f"DROP TABLE IF EXISTS {quoted}"))
             if columns := _columns(engine, rows, is_complete):
-                defined = ", ".join(f"{column} {kind}" for column, kind in columns.items())
+                defined = ", ".join(f"{_quoted(engine, column)} {kind}" for column, kind in columns.items())
                 connection.execute(sa.text(f"CREATE TABLE {quoted} ({defined})"))
                 values = ", ".join(f":{column}" for column in columns)
-                statement = sa.text(f"INSERT INTO {quoted} ({', '.join(columns)}) VALUES ({values})")
+                names = ", ".join(_quoted(engine, column) for column in columns)
+                statement = sa.text(f"INSERT INTO {quoted} ({names}) VALUES ({values})")
                 connection.execute(statement, [{column: row.get(column) for column in columns} for row in rows])
+
+
+def _quoted(engine: sa.Engine, name: str) -> str:
+    """A name that may be a word of SQL, in the case that the engine gives it without quotes."""
+    return f'"{name.upper() if engine.dialect.name == "snowflake" else name}"'
 
 
 def _columns(engine: sa.Engine, rows: Sequence[Row], is_complete: bool) -> dict[str, str]:

@@ -1,8 +1,9 @@
 """SELECTs fitted to what a warehouse has, a merchant's own, other dialects, and what a connector knows of its syncs."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import pytest
 import sqlglot
@@ -18,7 +19,8 @@ from tests.connectors.test_story import events_of
 from tests.floor import HOUR, T0, Floor
 
 CONNECTORS = [name for name in LANDINGS if name != "canonical"]
-DOCS = Path(__file__).parents[2] / "docs" / "connectors.md"
+DOCS = Path(__file__).parents[2] / "docs"
+PAGES = [DOCS / "connectors.md", *sorted((DOCS / "connectors").glob("*.md"))]
 
 # ── Fitting ─────────────────────────────────────────────────────────────────
 
@@ -37,8 +39,11 @@ def fitted(query: str, **tables: set[str]) -> str | None:
     ("query", "meant"),
     [
         ("SELECT a.x, a.y FROM a AS a", "SELECT a.x, NULL AS y FROM a AS a"),
-        ("SELECT COALESCE(a.y, a.x) AS z FROM a AS a", "SELECT COALESCE(NULL, a.x) AS z FROM a AS a"),
+        ("SELECT COALESCE(a.y, a.x) AS z FROM a AS a", "SELECT a.x AS z FROM a AS a"),
+        ("SELECT a.x FROM a AS a WHERE COALESCE(a.y, COALESCE(a.z)) > a.x", "SELECT a.x FROM a AS a WHERE NULL > a.x"),
         ("SELECT a.x, b.x AS z FROM a AS a LEFT JOIN b AS b ON b.x = a.x", "SELECT a.x, NULL AS z FROM a AS a"),
+        ("SELECT CASE WHEN a.y > a.x THEN a.y ELSE a.z END AS z FROM a AS a", "SELECT NULL AS z FROM a AS a"),
+        ("SELECT GREATEST(a.y, MAX(a.x), MIN(a.z)) AS z FROM a AS a", "SELECT MAX(a.x) AS z FROM a AS a"),
         ("SELECT a.x FROM a AS a INNER JOIN b AS b ON b.x = a.x", None),
         ("SELECT b.x FROM b AS b", None),
         ("SELECT a.x FROM a AS a UNION ALL SELECT b.x FROM b AS b", "SELECT a.x FROM a AS a"),
@@ -150,21 +155,66 @@ def test_what_is_wrong_with_an_own_select_is_said_before_anything_is_read(
         floor.look(T0)
 
 
+def test_an_own_select_of_other_types_is_named_before_anything_is_read(
+    floor: Floor, own: Callable[[str, str], None]
+) -> None:
+    own("returns.extend.sql", "SELECT '1' AS return_id, 5 AS customer_email")
+    with pytest.raises(NeedsMending, match=r"returns\.extend\.sql cannot be joined .* cast each of its columns"):
+        floor.look(T0)
+
+
+def test_a_table_may_have_another_name_in_the_warehouse(floor: Floor) -> None:
+    floor.settings(connector="airbyte", schema="land", tables={"returns": "loop_returns"})
+    floor.conn.execute("CREATE SCHEMA land")
+    with pytest.raises(NeedsMending, match=r"there is no table land\.loop_returns"):
+        floor.look(T0)
+    row = {"id": "1", "state": "open", "created_at": T0, "updated_at": T0, "_airbyte_emitted_at": T0}
+    land(floor.engine, {"land.loop_returns": [row]})
+    floor.look(T0)
+    assert floor.one("SELECT return_id FROM mirror_return") == ("1",)
+
+
+def test_shipping_notices_tell_a_tracking_url_where_those_that_are_left_agree(floor: Floor) -> None:
+    """Line items of listed and of cancelled returns; a notice that was deleted softly tells nothing."""
+    floor.settings(connector="fivetran", schema="land")
+    common = {"created_at": T0, "tracking_number": "1Z", "carrier": "UPS", "_fivetran_synced": T0}
+    notices = [(21, "https://t/1", False), (21, "https://t/old", True), (22, "https://t/2", False),
+               (23, "https://t/3", False), (24, "https://t/4", False), (24, "", False)]  # fmt: skip
+    land(floor.engine, {
+        "land.return_list": [{"id": n, "state": "open"} | common for n in (1, 3, 4)],
+        "land.return_cancelled": [{"id": 2} | common],
+        "land.return_list_line_item": [
+            {"return_list_id": n, "line_item_id": i} for n, i in ((1, 21), (3, 23), (3, 22), (4, 24))
+        ],
+        "land.return_cancelled_line_item": [{"return_cancelled_id": 2, "line_item_id": 22}],
+        "land.advanced_shipping_notice": [
+            {"return_line_item_id": i, "integration_tracking_url": url, "_fivetran_deleted": is_deleted}
+            for i, url, is_deleted in notices
+        ],
+    })  # fmt: skip
+    floor.look(T0)
+    found = floor.conn.execute("SELECT return_id, tracking_url FROM mirror_label ORDER BY 1").fetchall()
+    assert found == [("1", "https://t/1"), ("2", "https://t/2"), ("3", None), ("4", "https://t/4")]
+
+
 # ── What a connector tells of itself ────────────────────────────────────────
 
 
-def test_freshness_is_judged_by_the_connectors_own_record(floor: Floor) -> None:
-    floor.settings(**landing.settings("fivetran") | {"connector_log": {"schema": "fivetran_log", "connection": "loop"}})
+@pytest.mark.parametrize(
+    ("schema", "named"), [("fivetran_log", "connector_id"), ("fivetran_metadata", "connection_id")]
+)
+def test_freshness_is_judged_by_the_connectors_own_record(floor: Floor, schema: str, named: str) -> None:
+    floor.settings(**landing.settings("fivetran") | {"connector_log": {"schema": schema, "connection": "loop"}})
     at, shop = list(told())[2]
     log = [
-        {"connection_id": "loop", "time_stamp": at - 30 * HOUR, "message_event": "sync_end",
-         "message_data": '{"status":"SUCCESSFUL"}'},
-        {"connection_id": "loop", "time_stamp": at - HOUR, "message_event": "sync_end",
-         "message_data": '{"status":"FAILURE_WITH_TASK"}'},
-        {"connection_id": "other", "time_stamp": at, "message_event": "sync_end",
+        {named: "loop", "time_stamp": at - 30 * HOUR, "message_event": "sync_end",
+         "message_data": '{"status": "SUCCESSFUL"}'},
+        {named: "loop", "time_stamp": at - HOUR, "message_event": "sync_end",
+         "message_data": '{"status":"FAILURE_WITH_TASK", "before":"SUCCESSFUL"}'},
+        {named: "other", "time_stamp": at, "message_event": "sync_end",
          "message_data": '{"status":"SUCCESSFUL"}'},
     ]  # fmt: skip
-    land(floor.engine, LANDINGS["fivetran"](shop, at) | {"fivetran_log.log": log})
+    land(floor.engine, LANDINGS["fivetran"](shop, at) | {f"{schema}.log": log})
     floor.look(at)
     fresh, why_not = floor.fresh(at, 26)
     assert not fresh
@@ -201,7 +251,10 @@ def every_column() -> frozenset[str]:
 @pytest.mark.parametrize("dialect", ["postgresql", "duckdb", "snowflake", "bigquery", "redshift", "databricks"])
 @pytest.mark.parametrize("connector", LANDINGS)
 def test_each_select_can_be_parsed_in_each_dialect(connector: str, dialect: str) -> None:
-    shop = Shop.model_validate({"name": "default"} | landing.settings(connector))
+    told = landing.settings(connector)
+    if "stripe" in told:
+        told["stripe"]["match_by_email"] = "yes"
+    shop = Shop.model_validate({"name": "default"} | told)
     layout = Layout(shop, dialect, lambda query, what: every_column())
     for table in source.TABLES:
         queries = layout.queries(table.name, table.columns)
@@ -225,21 +278,34 @@ def test_a_name_that_must_be_quoted_is_found_in_upper_case() -> None:
     assert asked.count('table shopify."order"') == 1
 
 
-# ── The page ────────────────────────────────────────────────────────────────
+# ── The pages ───────────────────────────────────────────────────────────────
 
 
-def test_each_set_up_on_the_page_is_a_settings_file(tmp_path: Path) -> None:
-    blocks = DOCS.read_text().split("```yaml\n")[1:]
-    shown: set[Any] = set()
+@pytest.mark.parametrize("name", [*LANDINGS, "sync", "shopify", "stripe"])
+def test_each_page_shows_a_set_up_that_is_a_settings_file(tmp_path: Path, name: str) -> None:
+    blocks = (DOCS / "connectors" / f"{name}.md").read_text().split("```yaml\n")[1:]
+    assert blocks
     for block in blocks:
         path = tmp_path / "shops.yaml"
         path.write_text(block.split("```")[0])
-        shown |= {shop.connector for shop in settings.load(path).values()}
-    assert shown == set(LANDINGS)
+        shops = settings.load(path).values()
+        if name in LANDINGS:
+            assert {shop.connector for shop in shops} == {name}
 
 
-def test_the_page_tells_each_connectors_gaps() -> None:
-    page = " ".join(DOCS.read_text().split())
-    for name in LANDINGS:
-        for what, words in connectors.connector(name).gaps.items():
-            assert f"{what}: {words}" in page, (name, what)
+@pytest.mark.parametrize("name", LANDINGS)
+def test_each_page_tells_its_connectors_gaps(name: str) -> None:
+    page = " ".join((DOCS / "connectors" / f"{name}.md").read_text().split())
+    for what, words in connectors.connector(name).gaps.items():
+        assert f"{what}: {words}" in page, what
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_each_link_of_a_page_leads_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", page.read_text()):
+        if target.startswith("https://"):
+            continue
+        file, _, place = target.partition("#")
+        heads = re.findall(r"(?m)^#+ (.*)$", ((page.parent / file) if file else page).read_text())
+        slugs = {re.sub(r"[^a-z0-9 -]", "", head.lower()).replace(" ", "-") for head in heads}
+        assert not place or place in slugs, target

@@ -1,8 +1,6 @@
 """The same story through every connector and engine: the same events, but for the gaps that a connector declares."""
 
-from collections.abc import Callable, Iterator
-from importlib.util import find_spec
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -17,30 +15,6 @@ GAPS: dict[str, Callable[[Event], bool]] = {
     "restocks": lambda event: event.event_type == "Loop Out Of Stock Resolved" and event.return_id == "129",
 }
 """Events that a connector with this gap does not yield."""
-
-
-NO_SNOWFLAKE = pytest.mark.skipif(
-    find_spec("fakesnow") is None, reason="needs an environment of its own: make test-snowflake"
-)
-
-
-@pytest.fixture(params=["postgresql", "duckdb", pytest.param("snowflake", marks=NO_SNOWFLAKE)])
-def warehouse(request: pytest.FixtureRequest, tmp_path: Path, floor: Floor) -> Iterator[sa.Engine]:
-    """An empty warehouse on each engine that is proven."""
-    if request.param == "postgresql":
-        yield floor.engine
-        return
-    if request.param == "duckdb":
-        engine = sa.create_engine(f"duckdb:///{tmp_path}/warehouse.duckdb")
-        yield engine
-        engine.dispose()
-        return
-    import fakesnow
-
-    with fakesnow.patch():
-        engine = sa.create_engine("snowflake://user:password@account/warehouse/public")
-        yield engine
-        engine.dispose()
 
 
 def events_of(floor: Floor, warehouse: sa.Engine, connector: str, **more: Any) -> list[Event]:

@@ -1,0 +1,5 @@
+-- The JSON in which a return tells of its refunds.
+SELECT
+    CAST(r.id AS TEXT) AS return_id, COALESCE(r._airbyte_extracted_at, r._airbyte_emitted_at) AS synced_at,
+    COALESCE(CAST(r.shopify_refund_object AS TEXT), '') || COALESCE(CAST(r.refunds AS TEXT), '') AS told
+FROM loop.returns AS r
