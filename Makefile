@@ -24,8 +24,9 @@ test: .venv/installed-dev ## every test but the long ones; ARGS="-k pace": some 
 test-long: .venv/installed-dev ## the tests that take minutes
 	@$(VENV) -m pytest -m long $(ARGS)
 
-test-snowflake: .venv/snowflake/installed ## the connectors on Snowflake's dialect and client
-	@.venv/snowflake/bin/python -m pytest tests/connectors/test_story.py -k snowflake $(ARGS)
+test-snowflake: .venv/snowflake/installed ## the connectors on Snowflake and DuckDB, by their Airflow providers
+	@.venv/snowflake/bin/python -m pytest tests/connectors/test_story.py tests/connectors/test_beside.py \
+		-k "snowflake or (duckdb and story)" $(ARGS)
 
 picture: .venv/installed-dev ## the pictures of the UI in docs anew: the demo, and what the UI shows then (needs chromium)
 	@$(VENV) -m sandbox picture
@@ -79,7 +80,7 @@ clean: ## remove the virtual environment, the sandbox with all its data, and cac
 	@$(INSTALL) -r requirements-bench.txt
 	@touch $@
 
-# By itself: what it needs does not go together with Airflow's pins.
+# By itself: Snowflake's provider needs an older SQLAlchemy than the project's pins.
 .venv/snowflake/installed: requirements-snowflake.txt .venv/installed
 	@echo "Installing requirements-snowflake.txt into .venv/snowflake ..."
 	@$(PYTHON) -m venv --clear .venv/snowflake

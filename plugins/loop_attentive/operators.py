@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import psycopg
 import sqlalchemy as sa
@@ -107,12 +107,15 @@ def warehouse_engine(warehouse: Any) -> sa.Engine:
             f"Connection {warehouse.conn_id} is of type {warehouse.conn_type!r}, which no installed provider reads "
             "with SQL: mend its type, or install the provider of that SQL engine."
         )
-    if warehouse.conn_type != "postgres":
-        return hook.get_sqlalchemy_engine()
-    # Of a PostgreSQL connection's extra (sslmode, host ...) the hook tells its engine nothing. A server that names no
-    # encoding (SQL_ASCII) would give bytes for text.
-    options = {"client_encoding": "UTF8"} | db.libpq_options(warehouse)
-    return hook.get_sqlalchemy_engine({"connect_args": options})
+    # Of these connections' extra (sslmode, host; read_only, memory_limit ...) the hook tells its engine nothing.
+    options: dict[str, Any] = {}
+    if warehouse.conn_type == "postgres":
+        # A server that names no encoding (SQL_ASCII) would give bytes for text.
+        options = {"client_encoding": "UTF8"} | db.libpq_options(warehouse)
+    elif warehouse.conn_type == "duckdb":
+        duckdb = cast(Any, hook)
+        options = {"read_only": duckdb.read_only, "config": duckdb.get_connect_config()}
+    return hook.get_sqlalchemy_engine({"connect_args": options} if options else None)
 
 
 def account_of(shop: Shop) -> str | None:

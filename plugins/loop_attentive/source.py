@@ -346,10 +346,10 @@ class Source:
     @contextmanager
     def _session(self, **options: Any) -> Iterator[sa.Connection]:
         """A connection on which times are read as they are meant, whatever the server's settings."""
-        with self.engine.connect().execution_options(**options) as connection:
+        with self.engine.connect() as connection:
             _set_up(connection, self.shop.time_zone)
             _forgive_times(connection)
-            yield connection
+            yield connection.execution_options(**options)
 
     def _columns_of(self, query: str, what: str) -> frozenset[str] | None:
         """The columns of a SELECT, case-folded; None when the warehouse has not what it names. what: it reads."""
