@@ -10,13 +10,16 @@ INSTALL := $(VENV) -m pip install -qq --disable-pip-version-check --no-input
 
 export PYTHONPATH := $(CURDIR)/plugins:$(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
-.PHONY: help demo picture test test-long test-snowflake bench lint vulnerabilities migrate forget restored check airflow clean
+.PHONY: help demo loop picture test test-long test-snowflake bench lint vulnerabilities migrate forget restored check airflow clean
 
 help: ## what there is to run (the default)
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 demo: .venv/installed ## the whole pipeline on a made-up warehouse; ONCE=1: end by itself with the verdict
 	@$(VENV) -m sandbox demo
+
+loop: .venv/installed ## a stand-in for Loop's API with a made-up shop's returns, to try loop_attentive_sync on
+	@$(VENV) -m sandbox loop
 
 test: .venv/installed-dev ## every test but the long ones; ARGS="-k pace": some of them
 	@$(VENV) -m pytest -m "not long" $(ARGS)

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 
 from airflow.sdk import DAG, Param
 
-from loop_attentive.pipeline import synced_returns
+from loop_attentive.pipeline import LONGEST_LOOK, synced_returns
 from loop_attentive.settings import load
 from loop_attentive.sync_operators import SyncOperator
 
@@ -33,4 +33,4 @@ for shop in load().values():
         params={"since": Param(None, type=["null", "string"], format="date", description=since)},
         doc_md=__doc__,
     ):
-        SyncOperator(task_id="sync", shop=shop.name, outlets=[synced_returns(shop)])
+        SyncOperator(task_id="sync", shop=shop.name, execution_timeout=LONGEST_LOOK, outlets=[synced_returns(shop)])

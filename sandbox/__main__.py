@@ -1,5 +1,5 @@
-"""What the Makefile runs: python -m sandbox demo | picture | migrate [REVISION] | forget OPTIONS | restored OPTIONS |
-check OPTIONS | airflow ARGUMENTS"""
+"""What the Makefile runs: python -m sandbox demo | loop | picture | migrate [REVISION] | forget OPTIONS |
+restored OPTIONS | check OPTIONS | airflow ARGUMENTS"""
 
 import os
 import signal
@@ -15,10 +15,11 @@ from psycopg.conninfo import make_conninfo
 
 from loop_attentive.errors import NeedsMending
 from loop_attentive.migrate import migrate
+from sandbox import loop
 from sandbox.airflow import LEDGER, WAREHOUSE, Airflow, command, prepare, settings
 from sandbox.demo import HOURLY, demo
 from sandbox.postgres import postgres
-from sandbox.processes import HOME, ROOT, Failed, end, log, standin
+from sandbox.processes import API_KEY, HOME, ROOT, Failed, end, log, standin
 from sandbox.warehouse import create, fill
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -31,6 +32,8 @@ def main() -> int:
         match sys.argv[1:]:
             case ["demo"]:
                 return demo()
+            case ["loop"]:
+                return loop.live(API_KEY)
             case ["picture"]:
                 return picture()
             case ["migrate", *revision]:

@@ -1,19 +1,21 @@
 """A stand-in for Loop's API, as strict as its reference: what it would answer wrongly in silence, this one refuses.
 
     with running_loop(key="k") as loop: loop.put({...}); LoopApi(loop.url, "k")
+    python -m sandbox loop
 
-It listens on 127.0.0.1 only.
+It listens on 127.0.0.1 only. By itself it holds a made-up shop's returns, of which some change all the time.
 """
 
 import base64
 import json
+import random
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Lock, Thread
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
@@ -159,3 +161,58 @@ def running_loop(key: str) -> Iterator[Loop]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+# ── A made-up shop ──────────────────────────────────────────────────────────
+
+STEPS = ("new", "in_transit", "delivered")
+EVERY = 20
+"""Seconds from one change of the made-up shop to the next."""
+
+
+def begin(loop: Loop, number: int, at: datetime) -> None:
+    """A return is made, at this time."""
+    loop.put(
+        {
+            "id": str(number),
+            "state": "open",
+            "outcome": "refund",
+            "order_name": f"#{number}",
+            "customer": f"customer{number}@example.com",
+            "status_page_url": f"https://shop.loopreturns.com/#/return/{number}",
+            "created_at": at.isoformat(),
+            "updated_at": at.isoformat(),
+            "labels": [],
+            "exchanges": [],
+            "line_items": [{"line_item_id": f"i{number}"}],
+        }
+    )
+
+
+def go_on(row: Row, at: datetime) -> None:
+    """A return gets its label, which moves on, until the return is closed."""
+    label = row["labels"][0] if row["labels"] else None
+    if label is None:
+        row["labels"].append({"carrier": "USPS", "tracking_number": f"94{row['id']}", "url": None, "status": "new"})
+    elif label["status"] != STEPS[-1]:
+        label["status"] = STEPS[STEPS.index(label["status"]) + 1]
+    else:
+        row["state"] = "closed"
+    row["labels"][0]["updated_at"] = row["updated_at"] = at.isoformat()
+
+
+def live(key: str) -> int:
+    """Runs until it is interrupted; says what connection leads to it."""
+    rng = random.Random(0)
+    with running_loop(key) as loop:
+        now = datetime.now(UTC)
+        for number in range(1001, 1051):
+            begin(loop, number, now - timedelta(hours=rng.uniform(1, 24 * 20)))
+        connection = {"conn_type": "http", "host": loop.url, "password": key}
+        print(f"A stand-in for Loop's API with {len(loop.returns)} returns. In another terminal:\n")
+        print(f"  export AIRFLOW_CONN_LOOP_API='{json.dumps(connection)}'\n\nCtrl-C ends it.", flush=True)
+        while True:
+            sleep(EVERY)
+            begin(loop, 1001 + len(loop.returns), datetime.now(UTC))
+            unfinished = [row for row in loop.returns.values() if row["state"] == "open"]
+            go_on(rng.choice(unfinished), datetime.now(UTC))

@@ -59,13 +59,13 @@ def look(
     shop = origin.shop
     with conn.transaction(), psycopg.ClientCursor(conn) as cur:
         wait_for_turn(conn, shop)
-        ledger_now = cast(datetime, scalar(cur, "SELECT clock_timestamp()")).astimezone(UTC)
+        ledger_now = ledger_time(conn)
         _check_clock("this worker", datetime.now(UTC), ledger_now)
         as_of = at or _after_last_look(cur, shop, ledger_now)
         if whole and (recent := _recent_whole_look(cur, origin, as_of)):
             log.info("The whole look of %s serves this run too.", recent.as_of.isoformat())
             return recent
-        with _told_of_source(origin, "Asking the time and the tables"):
+        with told_of_source(origin, "Asking the time and the tables"):
             _check_clock(f"the source of connection {shop.warehouse}", origin.clock(), ledger_now)
             absent = _check_tables(cur, origin)
             synced_at = origin.last_sync()
@@ -133,6 +133,14 @@ def _recent_whole_look(cur: psycopg.Cursor[Any], origin: Source, now: datetime) 
         (origin.shop.name, now - SHARED_LOOK, origin.identity),
     ).fetchone()
     return Look(*row) if row else None
+
+
+def ledger_time(conn: psycopg.Connection[Any]) -> datetime:
+    """Now, by the ledger's clock, UTC. Raises NeedsMending when this worker's is more than five minutes off."""
+    with conn.cursor() as cur:
+        now = cast(datetime, scalar(cur, "SELECT clock_timestamp()")).astimezone(UTC)
+    _check_clock("this worker", datetime.now(UTC), now)
+    return now
 
 
 def _check_clock(whose: str, theirs: datetime, ours: datetime) -> None:
@@ -203,7 +211,7 @@ def _read(
     for table in source.TABLES:
         if known := cursors.get(table.name):
             read = nameless = 0
-            with _told_of_source(origin, f"Reading {table.name}"):
+            with told_of_source(origin, f"Reading {table.name}"):
                 for raw in origin.read(table, Cursor() if whole else known.cursor):
                     rows = [row for row in (table.normal(values, zone) for values in raw.rows) if row is not None]
                     source.advance(known.cursor, table, raw, rows, until=as_of + CLOCK_TOLERANCE, zone=zone)
@@ -271,7 +279,7 @@ class SourceFailed(Exception):
 
 
 @contextmanager
-def _told_of_source(origin: Source, doing: str) -> Iterator[None]:
+def told_of_source(origin: Source, doing: str) -> Iterator[None]:
     """Tells in one line of an error of the warehouse: NeedsMending where only a person can help, else SourceFailed."""
     name = origin.shop.warehouse
     try:

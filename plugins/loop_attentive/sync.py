@@ -3,21 +3,27 @@
 Only what the rules and the payload need is landed: no address, no product, no price.
 """
 
+import fcntl
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import dlt
 from dlt.common.destination.exceptions import DestinationException
+from dlt.common.schema import Schema
+from dlt.common.schema.utils import new_table
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 from loop_attentive.errors import NeedsMending
-from loop_attentive.loop_api import LoopApi, LoopAway, Row
+from loop_attentive.loop_api import LoopApi, LoopAway, Row, utc
 from loop_attentive.settings import Shop
 
 OVERLAP = timedelta(minutes=15)
@@ -26,9 +32,14 @@ OVERLAP = timedelta(minutes=15)
 NOTICES_BACK = timedelta(days=2)
 """The report of notices does not say which of their times its days are of."""
 
-# dlt would tell its makers of every run, and look for settings of its own among Airflow's variables.
+STATES_KEPT = 10
+"""What dlt remembers it writes anew with each sync, and never deletes."""
+
+# dlt would tell its makers of every run, look for settings of its own among Airflow's variables, and log what a
+# database said of a row that it did not take, which quotes the row.
 os.environ.setdefault("RUNTIME__DLTHUB_TELEMETRY", "false")
 os.environ.setdefault("PROVIDERS__ENABLE_AIRFLOW_SECRETS", "false")
+os.environ["RUNTIME__LOG_LEVEL"] = "CRITICAL"
 
 ABOUT_THE_LABEL = ["carrier", "tracking_number", "label_status", "label_url", "label_updated_at"]
 RETURN = frozenset(
@@ -60,26 +71,98 @@ class SyncFailed(Exception):
 def sync(api: LoopApi, destination: Any, shop: Shop, *, now: datetime, since: datetime | None = None) -> Landed:
     """Lands what Loop has changed since the last sync, which the warehouse itself remembers.
 
-    destination: dlt's. since: from then instead. The first sync reaches back as far as the mirror. How far a sync has
-    come is stored with the row in `_dlt_loads` that ends it, so one that dies is repeated whole by the next.
+    destination: dlt's. now: aware. since: from then, where the last sync did not end earlier. The first sync reaches
+    back as far as the mirror. How far a sync has come counts with the row in `_dlt_loads` that ends it, so one that
+    dies is repeated whole by the next. Two at once would spoil each other's work: the caller keeps them apart.
 
     Raises LoopAway, SyncFailed, and NeedsMending when Loop refuses.
     """
     landed = Landed()
-    with tempfile.TemporaryDirectory(prefix="loop-sync-") as folder:
+    with _folder() as folder:
         pipeline = dlt.pipeline(
             f"loop_attentive_sync_{shop.name}",
             destination=destination,
             dataset_name=shop.source_schema,
-            pipelines_dir=folder,
+            pipelines_dir=str(folder),
         )
         try:
-            pipeline.run(_loop(api, shop, now, since, landed))
+            _check_place(pipeline, shop)
+            source = _loop(api, shop, now, since, landed)
+            _make_children(source.schema)
+            pipeline.sync_destination()  # what the last sync remembered
+            pipeline.extract(source)
+            pipeline.normalize()
+            pipeline.sync_schema()  # every table, also those that nothing came for
+            pipeline.load()
+            _forget_old_states(pipeline)
         except PipelineStepFailed as failed:
             raise _cause(failed) from None
         except DestinationException as error:
             raise SyncFailed(f"The warehouse did not take the returns: {type(error).__name__}.") from None
     return landed
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """Where dlt keeps rows until they are loaded. What a killed process left there goes with the next sync."""
+    folders = Path(tempfile.gettempdir())
+    for left in folders.glob("loop-sync-*"):
+        with _held(left) as is_mine:
+            if is_mine:
+                shutil.rmtree(left, ignore_errors=True)
+    new = Path(tempfile.mkdtemp(prefix="new-loop-sync-"))
+    with _held(new):
+        folder = new.rename(folders / new.name.removeprefix("new-"))  # held before anybody can take it for a left one
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[bool]:
+    """Locks a folder while this process lives, at most; whether it could."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:  # another user's, or gone
+        yield False
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        is_mine = False
+    else:
+        is_mine = True
+    try:
+        yield is_mine
+    finally:
+        os.close(descriptor)
+
+
+def _check_place(pipeline: dlt.Pipeline, shop: Shop) -> None:
+    """Raises NeedsMending where somebody else's table of returns would be changed into dlt's."""
+    with pipeline.sql_client() as client:
+        found = client.execute_sql(
+            "SELECT table_name FROM information_schema.tables "
+            "WHERE table_schema = %s AND table_name IN ('returns', '_dlt_version')",
+            shop.source_schema,
+        )
+    if [name for (name,) in found or []] == ["returns"]:
+        raise NeedsMending(
+            f"The schema {shop.source_schema} of connection {shop.warehouse} holds a table returns that the sync did "
+            "not make, and must not change: give the shop a `schema` of its own, such as loop_synced."
+        )
+
+
+def _forget_old_states(pipeline: dlt.Pipeline) -> None:
+    with pipeline.sql_client() as client:
+        table = client.make_qualified_table_name(pipeline.default_schema.state_table_name)
+        newest = f"(SELECT MAX(version) FROM {table} WHERE pipeline_name = %s)"  # noqa: S608
+        client.execute_sql(
+            f"DELETE FROM {table} WHERE pipeline_name = %s AND version <= {newest} - {STATES_KEPT}",  # noqa: S608
+            pipeline.pipeline_name,
+            pipeline.pipeline_name,
+        )
 
 
 def _cause(failed: PipelineStepFailed) -> Exception:
@@ -101,34 +184,54 @@ def _columns(names: Iterable[str]) -> dict[str, Any]:
     return {name: {"data_type": types.get(name, "text")} for name in sorted(names)}
 
 
+CHILD: dict[str, Any] = {
+    "_dlt_root_id": {"data_type": "text", "nullable": False, "root_key": True},
+    "_dlt_parent_id": {"data_type": "text", "nullable": False, "parent_key": True},
+    "_dlt_list_idx": {"data_type": "bigint", "nullable": False},
+    "_dlt_id": {"data_type": "text", "nullable": False, "unique": True, "row_key": True},
+}
+"""What dlt gives each row of a nested table."""
+
+
+def _make_children(schema: Schema) -> None:
+    """Has dlt make the nested tables before there is a row for them.
+
+    A look that finds a table for the first time takes what is in it for old: a shop's first exchange would go untold.
+    """
+    schema.update_table(new_table("returns", write_disposition="merge"))
+    for part, names in PARTS.items():
+        columns = [{"name": name} | hints for name, hints in (_columns(names) | CHILD).items()]
+        table = new_table(f"returns__{part}", parent_table_name="returns", columns=columns)
+        table["x-normalizer"] = {"seen-data": True}
+        schema.update_table(table)
+
+
 @dlt.source(name="loop", max_table_nesting=1)
 def _loop(api: LoopApi, shop: Shop, now: datetime, since: datetime | None, landed: Landed) -> Any:
     @dlt.resource(
         write_disposition="merge",
         primary_key="id",
         columns=_columns(RETURN | {"id"}) | {"updated_at": {"data_type": "timestamp", "dedup_sort": "desc"}},
-        nested_hints={part: dlt.mark.make_nested_hints(columns=_columns(names)) for part, names in PARTS.items()},
     )
     def returns() -> Iterator[Any]:
         yield dlt.mark.materialize_table_schema()  # a shop without returns has the table too
         state = dlt.current.resource_state()
-        start = since or _reached(state) or now - timedelta(days=shop.mirror_days)
-        seen = _Seen(state)
-        for page in api.returns(start, now):
+        seen = _Seen(state, row_from=now - OVERLAP)
+        for page in api.returns(_start(state, since, shop, now), now):
             with_id = [row for row in page if row.get("id") not in (None, "")]
             landed.without_id += len(page) - len(with_id)
             rows = [row for row in map(wanted, with_id) if seen.is_news(row["id"], row)]
             landed.returns += len(rows)
             yield rows
-        seen.keep(row_from=now - OVERLAP)
+        seen.keep()
         state["reached"] = now.isoformat()
 
     @dlt.resource(write_disposition="merge", primary_key=("id", "return_line_item_id"), columns=_columns(NOTICE))
-    def advanced_shipping_notices() -> Iterator[list[Row]]:
+    def advanced_shipping_notices() -> Iterator[Any]:
         state = dlt.current.resource_state()
-        start = since or _reached(state) or now - timedelta(days=shop.mirror_days)
         seen = _Seen(state)
-        for page in api.notices(start - NOTICES_BACK, now):
+        yield dlt.mark.materialize_table_schema()
+        for page in api.notices(_start(state, since, shop, now) - NOTICES_BACK, now):
             rows = [notice for notice in map(_notice, page) if seen.is_news(_key(notice), notice)]
             landed.notices += len(rows)
             yield rows
@@ -146,30 +249,36 @@ def _loop(api: LoopApi, shop: Shop, now: datetime, since: datetime | None, lande
 class _Seen:
     """What came with the last sync and comes again because stretches overlap: a digest a row, in the pipeline's state.
 
-    Without it each sync would land, and tell the hourly run of, rows in which nothing has changed.
+    Without it each sync would land, and tell the hourly run of, rows in which nothing has changed. row_from: rows
+    updated before that can come again only by being changed, so they need not be remembered.
     """
 
-    def __init__(self, state: dict[str, Any]) -> None:
+    def __init__(self, state: dict[str, Any], row_from: datetime | None = None) -> None:
         self._state = state
+        self._from = "" if row_from is None else row_from.isoformat()
         self._before: Mapping[str, str] = state.get("seen", {})
-        self._now: dict[str, tuple[str, str]] = {}
+        self._now: dict[str, str] = {}
+        self._told: set[int] = set()
 
     def is_news(self, key: str, row: Row) -> bool:
         digest = hashlib.blake2b(json.dumps(row, sort_keys=True, default=str).encode(), digest_size=12).hexdigest()
-        self._now[key] = (digest, str(row.get("updated_at") or ""))
-        return self._before.get(key) != digest
+        told = hash((key, digest))
+        is_news = digest != self._before.get(key) and told not in self._told
+        self._told.add(told)
+        if str(row.get("updated_at") or "") >= self._from:
+            self._now[key] = digest
+        return is_news
 
-    def keep(self, row_from: datetime | None = None) -> None:
-        """Remembers this sync's rows; those updated before can come again only by being changed."""
-        bound = "" if row_from is None else row_from.isoformat()
-        self._state["seen"] = {key: digest for key, (digest, at) in self._now.items() if at >= bound}
+    def keep(self) -> None:
+        self._state["seen"] = self._now
 
 
 def wanted(row: Row) -> Row:
     """What is landed of a return: each absent part as an empty list, so that dlt removes what it held before."""
-    kept: Row = {"id": str(row["id"])} | _kept(row, RETURN)
+    kept: Row = {"id": _text(row["id"])} | _kept(row, RETURN)
     for part, columns in PARTS.items():
-        kept[part] = [_kept(item, columns) for item in row.get(part) or [] if isinstance(item, dict)]
+        items = row.get(part)
+        kept[part] = [_kept(i, columns) for i in items if isinstance(i, dict)] if isinstance(items, list) else []
     return kept
 
 
@@ -186,18 +295,22 @@ def _kept(row: Row, columns: frozenset[str]) -> Row:
 
 
 def _value(name: str, value: Any) -> Any:
-    """A time as ISO 8601 in UTC, or None; anything else as it is, nested values as text."""
+    """A time as ISO 8601 in UTC, or None; anything else as it is, nested values as text that a database can store."""
     if name in TIMES:
-        try:
-            moment = datetime.fromisoformat(str(value).strip())
-        except ValueError:
-            return None
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC).isoformat()
+        moment = utc(value)
+        return moment.isoformat() if moment else None
     if value is None or isinstance(value, bool):
         return value
-    return json.dumps(value) if isinstance(value, (dict, list)) else str(value)
+    return _text(json.dumps(value) if isinstance(value, (dict, list)) else value)
 
 
-def _reached(state: Mapping[str, Any]) -> datetime | None:
-    """From where the last sync must be taken up."""
-    return datetime.fromisoformat(state["reached"]) - OVERLAP if "reached" in state else None
+def _text(value: Any) -> str:
+    """Without NUL and halves of characters, which JSON can spell and no database stores."""
+    return str(value).replace("\0", "").encode(errors="replace").decode()
+
+
+def _start(state: Mapping[str, Any], since: datetime | None, shop: Shop, now: datetime) -> datetime:
+    """From when on to ask: since, but nothing that came after the last sync may be left out."""
+    reached = datetime.fromisoformat(state["reached"]) - OVERLAP if "reached" in state else None
+    moments = [moment for moment in (since, reached) if moment is not None]
+    return min(moments, default=now - timedelta(days=shop.mirror_days))

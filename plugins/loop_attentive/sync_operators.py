@@ -1,20 +1,25 @@
 """The sync from Loop's own API as Airflow sees it: finds the shop and its connections, and calls the logic."""
 
-from contextlib import closing
-from datetime import UTC, date, datetime
+import logging
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
+import psycopg
 import sqlalchemy as sa
 from airflow.sdk import BaseOperator, Context
 from airflow.sdk.exceptions import AirflowSkipException
 
-from loop_attentive import db, settings
+from loop_attentive import db, mirror, settings
 from loop_attentive.attentive import default_scheme, is_loopback
 from loop_attentive.errors import NeedsMending
-from loop_attentive.loop_api import LoopApi
-from loop_attentive.operators import connection, told_once
+from loop_attentive.loop_api import LoopApi, LoopAway
+from loop_attentive.operators import connection, ledger, told_once
 from loop_attentive.settings import Shop
+
+log = logging.getLogger(__name__)
 
 
 class SyncOperator(BaseOperator):
@@ -30,11 +35,12 @@ class SyncOperator(BaseOperator):
     def execute(self, context: Context) -> dict[str, int]:
         from loop_attentive.sync import sync  # dlt takes seconds to import, and the DAGs are read again and again
 
-        with told_once():
+        with told_once(), ledger() as conn:
             shop = settings.load()[self.shop]
             since = first_moment(context["params"].get("since"), shop)
-            with closing(loop_api(connection(str(shop.loop_api)))) as api:
-                landed = sync(api, destination(connection(shop.warehouse)), shop, now=datetime.now(UTC), since=since)
+            warehouse = connection(shop.warehouse)
+            with closing(loop_api(connection(str(shop.loop_api)))) as api, alone(conn, api, warehouse, shop):
+                landed = sync(api, destination(warehouse), shop, now=mirror.ledger_time(conn), since=since)
         if landed.without_id:
             self.log.warning("Left out %d rows without an id.", landed.without_id)
         if not landed.returns and not landed.notices:
@@ -43,6 +49,34 @@ class SyncOperator(BaseOperator):
             "Landed %d returns and %d shipping notices that are new or have changed.", landed.returns, landed.notices
         )
         return {"returns": landed.returns, "notices": landed.notices}
+
+
+def check(shop: Shop) -> None:
+    """Raises NeedsMending where the shop's sync cannot work, as far as connections and a question to Loop tell."""
+    warehouse = connection(shop.warehouse)
+    check_type(warehouse)
+    now = datetime.now(UTC)
+    with closing(loop_api(connection(str(shop.loop_api)))) as api:
+        try:
+            next(api.notices(now - timedelta(minutes=1), now))
+        except LoopAway as error:
+            raise NeedsMending(f"{error} Is the host of connection {shop.loop_api} right, and Loop's API up?") from None
+
+
+@contextmanager
+def alone(conn: psycopg.Connection[Any], api: LoopApi, warehouse: Any, shop: Shop) -> Iterator[None]:
+    """Waits for its turn among the syncs that ask with this key, so that they keep Loop's limit together; and among
+    those that land in this schema, for dlt's staging tables are one for all. Airflow lets one run at a time, but is
+    not asked by `dags test`, nor by a task that it has given up.
+    """
+    place = f"{warehouse.host}:{warehouse.port}/{warehouse.schema}/{shop.source_schema}"
+    takes = "SELECT pg_try_advisory_lock(hashtextextended('loop_attentive sync ' || %s, 0))"
+    waits = "SELECT pg_advisory_lock(hashtextextended('loop_attentive sync ' || %s, 0))"
+    for whose in (api.account, place):
+        if conn.execute(takes, (whose,)).fetchone() == (False,):
+            log.info("Another sync of this account or schema is at work: waiting for its end.")
+            conn.execute(waits, (whose,))
+    yield  # closing the connection gives both back
 
 
 def first_moment(day: str | None, shop: Shop) -> datetime | None:
@@ -72,15 +106,19 @@ def loop_api(conn: Any) -> LoopApi:
     return LoopApi(parts.geturl(), conn.password.strip())
 
 
-def destination(warehouse: Any) -> Any:
-    """dlt's destination for a PostgreSQL connection, whose host may be a socket directory."""
-    import dlt
-
+def check_type(warehouse: Any) -> None:
     if warehouse.conn_type not in ("postgres", "postgresql"):
         raise NeedsMending(
             f"Connection {warehouse.conn_id} is of type {warehouse.conn_type!r}: loop_attentive_sync loads into "
             "PostgreSQL. For another warehouse run a dlt pipeline of your own, and take loop_api out of shops.yaml."
         )
+
+
+def destination(warehouse: Any) -> Any:
+    """dlt's destination for a PostgreSQL connection, whose host may be a socket directory."""
+    import dlt
+
+    check_type(warehouse)
     options = {name: str(value) for name, value in db.libpq_options(warehouse).items()}
     host = warehouse.host or options.pop("host", None) or "localhost"
     if host.startswith("/"):

@@ -2,31 +2,38 @@
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import dlt
+import psycopg
 import pytest
 import sqlalchemy as sa
 from airflow.sdk import Connection
+from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from loop_attentive.errors import NeedsMending
 from loop_attentive.loop_api import APART, LONGEST_WINDOW, LoopApi, LoopAway, windows
 from loop_attentive.settings import Shop
+from loop_attentive.source import Source
 from loop_attentive.sync import Landed, SyncFailed, sync
 from loop_attentive.sync_operators import destination as to_destination
 from loop_attentive.sync_operators import first_moment, loop_api
 from sandbox.loop import Loop, running_loop
+from sandbox.processes import wait_until
 from tests.connectors import Shop as Told
 from tests.connectors import beside, flat, land, nested, settings, told
+from tests.connectors.syncing import destination as dlts_destination
+from tests.connectors.syncing import started
 from tests.connectors.test_story import GAPS, declared, events_of, shown
 from tests.floor import Floor
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
-MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)
+MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 SHOP = Shop(name="default", loop_api="loop_api")
 
 
@@ -49,19 +56,22 @@ class Clock:
         self.now += seconds
 
 
-@pytest.fixture
-def api(loop: Loop) -> Iterator[LoopApi]:
+@contextmanager
+def api_of(loop: Loop) -> Iterator[LoopApi]:
     clock = Clock()
     with closing(LoopApi(loop.url, loop.key, sleep=clock.sleep, monotonic=clock)) as api:
         yield api
 
 
 @pytest.fixture
+def api(loop: Loop) -> Iterator[LoopApi]:
+    with api_of(loop) as api:
+        yield api
+
+
+@pytest.fixture
 def destination(database: str) -> Any:
-    at = conninfo_to_dict(database)
-    return dlt.destinations.postgres(
-        credentials=f"postgresql://{at['user']}:@localhost:5432/{at['dbname']}?host={at['host']}"
-    )
+    return dlts_destination(database)
 
 
 @pytest.fixture
@@ -175,7 +185,7 @@ def test_no_minute_holds_more_requests_than_loop_allows(loop: Loop) -> None:
             for _ in api.returns(NOW - 500 * DAY, NOW):
                 times.append(clock.now)
     assert len(times) == 250
-    assert min(after - before for before, after in pairwise(times)) >= APART - 1e-9
+    assert min(after - before for before, after in pairwise([0, *times])) >= APART - 1e-9, "nor with the sync before"
     assert 60 / APART < 300
 
 
@@ -255,6 +265,298 @@ def test_the_tracking_url_of_the_shipping_notices_reaches_the_event(
     floor.run(NOW + 10 * MINUTE)
     [event] = [event for event in floor.events() if event.event_type == "Loop Label Created"]
     assert event.properties["trackingUrl"] == "https://track/94"
+
+
+def test_what_changes_while_a_list_is_read_moves_nothing_out_of_sight(
+    loop: Loop, api: LoopApi, destination: Any, warehouse: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A changed return leaves the list, and those behind it move up, from a page to come to one that was read."""
+    loop.page_size = 3
+    for number in range(12):
+        loop.put(ret(number, NOW - DAY + number * MINUTE))
+    for number in range(12, 18):
+        loop.put(ret(number, NOW - 2 * DAY))  # all in one second
+    tell = loop._list
+
+    def tell_and_change(query: dict[str, str]) -> Any:
+        answer = tell(query)
+        if answer["returns"] and answer["nextPageUrl"] and query["state"] == "open":
+            first = int(answer["returns"][0]["id"])
+            if first in (0, 12) and loop.returns[str(first)]["state"] == "open":
+                loop.put(ret(first, NOW + MINUTE, state="closed"))
+        return answer
+
+    monkeypatch.setattr(loop, "_list", tell_and_change)
+    sync(api, destination, SHOP, now=NOW)
+    assert {state for (state,) in rows(warehouse, "SELECT state FROM loop.returns")} == {"open"}
+    assert loop.returns["0"]["state"] == loop.returns["12"]["state"] == "closed"
+    sync(api, destination, SHOP, now=NOW + 5 * MINUTE)
+    landed = dict(rows(warehouse, "SELECT id, state FROM loop.returns"))
+    assert landed == {str(n): "closed" if n in (0, 12) else "open" for n in range(18)}
+    assert loop.refused == []
+
+
+def test_a_return_that_is_seen_in_two_states_is_what_it_was_last(
+    loop: Loop, api: LoopApi, destination: Any, warehouse: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It moved on between two passes, by a clock that is behind ours: both versions came."""
+    loop.put(ret(1, NOW - 10 * MINUTE, labels=[{"tracking_number": "94"}]))
+    tell = loop._list
+
+    def tell_and_change(query: dict[str, str]) -> Any:
+        answer = tell(query)
+        if query["state"] == "open":
+            loop.put(ret(1, NOW - 9 * MINUTE, state="closed", labels=[{"tracking_number": "95"}]))
+        return answer
+
+    monkeypatch.setattr(loop, "_list", tell_and_change)
+    sync(api, destination, SHOP, now=NOW)
+    assert rows(warehouse, "SELECT id, state FROM loop.returns") == [("1", "closed")]
+    assert rows(warehouse, "SELECT tracking_number FROM loop.returns__labels") == [("95",)]
+
+
+def test_an_outage_of_half_a_year_is_made_up_for(
+    loop: Loop, api: LoopApi, destination: Any, warehouse: sa.Engine
+) -> None:
+    sync(api, destination, SHOP, now=NOW)
+    for month in range(6):
+        loop.put(ret(month, NOW + month * 30 * DAY))
+    assert sync(api, destination, SHOP, now=NOW + 180 * DAY).returns == 6
+    assert loop.refused == []
+
+
+def test_a_day_of_the_form_skips_nothing_that_came_since_the_last_sync(
+    loop: Loop, api: LoopApi, destination: Any
+) -> None:
+    sync(api, destination, SHOP, now=NOW)
+    loop.put(ret(1, NOW + DAY))
+    assert sync(api, destination, SHOP, now=NOW + 3 * DAY, since=NOW + 2 * DAY).returns == 1
+
+
+ODD: list[dict[str, Any]] = [
+    {"created_at": "0001-01-01T00:00:00+14:00", "updated_at": "2026-03-01 12:01:00"},
+    {"created_at": "9999-12-31T23:59:59-12:00", "label_updated_at": "yesterday"},
+    {"created_at": "2026-03-01T11:00:00", "order_name": "a\0b \ud800 💥", "outcome": ["exchange"]},
+    {"created_at": 1772362800, "state": "open", "labels": 5, "line_items": {"a": 1}, "exchanges": "none"},
+    {"labels": [None, 1, "x", {"tracking_number": ["1"], "status": {"a": "\0"}, "updated_at": "N/A"}]},
+    {"exchanges": [{"exchange_id": 10**40, "out_of_stock": "maybe"}, {"exchange_id": None, "out_of_stock": 1}]},
+    {"customer": "x" * 1_000_000, "provider_order_id": float("nan"), "outcome": float("inf")},
+    {"id": " 007 ", "customer": {"email": "ann@example.com"}, "status_page_url": False},
+    {"id": -3},
+    {"id": {"a": 1}},
+]
+
+
+def test_odd_values_stop_no_sync(
+    loop: Loop, api: LoopApi, destination: Any, floor: Floor, warehouse: sa.Engine
+) -> None:
+    floor.settings(loop_api="loop_api")
+    floor.engine = warehouse
+    sync(api, destination, floor.shop, now=NOW)
+    floor.run(NOW)
+    for number, odd in enumerate(ODD, start=1):
+        at = NOW + number * 5 * MINUTE
+        loop.put(ret(number, at - MINUTE, created_at=(at - MINUTE).isoformat()) | odd)
+        assert sync(api, destination, floor.shop, now=at).returns == 1, odd
+    loop.put(ret(100, NOW + 60 * MINUTE, created_at=(NOW + 60 * MINUTE).isoformat()))
+    floor.run(NOW + 60 * MINUTE)
+    assert rows(warehouse, "SELECT count(*) FROM loop.returns") == [(len(ODD),)]
+    sync(api, destination, floor.shop, now=NOW + 65 * MINUTE)
+    pending = [event for event in floor.run(NOW + 70 * MINUTE) if event.status == "pending"]
+    assert [event.return_id for event in pending] == ["100"]
+
+
+# ── Killed, stopped, two at once ────────────────────────────────────────────
+
+
+@contextmanager
+def stopped_at(table: str, database: str) -> Iterator[Callable[[], bool]]:
+    """Nobody writes into a table of the warehouse, until this ends; what is yielded: whether somebody waits for it."""
+    with psycopg.connect(database) as holder, psycopg.connect(database, autocommit=True) as watcher:
+        holder.execute(sql.SQL("LOCK TABLE {} IN SHARE MODE").format(sql.Identifier(*table.split("."))))
+        waits = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        yield lambda: watcher.execute(waits).rowcount > 0
+
+
+def others_are_gone(database: str) -> bool:
+    with psycopg.connect(database) as conn:
+        others = (
+            "SELECT FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'dltHub_postgres'"
+        )
+        return conn.execute(others).rowcount == 0
+
+
+def told_of(events: list[Any]) -> list[tuple[Any, ...]]:
+    return sorted(
+        (e.event_type, e.return_id, e.status, str(e.body and e.properties.get("returnStatus")),
+         str(e.body and e.properties.get("trackingNumber"))) for e in events
+    )  # fmt: skip
+
+
+def scenes() -> Iterator[tuple[str | None, list[dict[str, Any]]]]:
+    """A table that a sync is killed at, and what has changed at Loop before."""
+    yield None, [ret(1, NOW, labels=[{"tracking_number": "941", "status": "new"}])]
+    tables = ["loop_staging.returns", "loop.returns", "loop.returns__labels", "loop.advanced_shipping_notices"]
+    for number, table in enumerate([*tables, "loop._dlt_pipeline_state", "loop._dlt_loads"], start=2):
+        at = NOW + number * HOUR - MINUTE
+        label = {"tracking_number": f"94{number}", "status": "new", "updated_at": at.isoformat()}
+        moved = {
+            "tracking_number": "941",
+            "status": "in_transit" if number % 2 else "new",
+            "updated_at": at.isoformat(),
+        }
+        state = "closed" if number % 2 else "open"
+        yield (
+            table,
+            [
+                ret(number, at, created_at=at.isoformat(), labels=[label]),
+                ret(1, at, created_at=NOW.isoformat(), state=state, labels=[moved]),
+            ],
+        )
+
+
+def test_a_sync_that_is_killed_anywhere_loses_nothing_and_makes_no_wrong_event(
+    loop: Loop, api: LoopApi, destination: Any, database: str, warehouse: sa.Engine, floor: Floor,
+    ledgers: Callable[[], str], tmp_path: Path,
+) -> None:  # fmt: skip
+    """Before it writes, within its merge, between its tables, before it is recorded; a look beside it each time."""
+    floor.settings(loop_api="loop_api")
+    floor.engine = warehouse
+    wanted: list[Any] = []
+    for number, (table, changes) in enumerate(scenes(), start=1):
+        now = NOW + number * HOUR
+        for row in changes:
+            loop.put(row)
+            loop.notices.append(
+                {"id": row["id"], "return_line_item_id": f"i{row['id']}", "created_at": now.isoformat()}
+            )
+        if table:
+            with stopped_at(table, database) as is_waiting:
+                process = started(loop, database, floor.shop, now, tmp_path)
+                wait_until(lambda: is_waiting() or not process.is_alive(), f"a sync waits at {table}", 60, every=0.05)  # noqa: B023
+                assert process.is_alive(), (tmp_path / "said").read_text()
+                floor.run(now)
+                process.kill()
+                process.join()
+            wait_until(lambda: others_are_gone(database), "what it had asked for is over", 30, every=0.05)
+            assert list(tmp_path.glob("loop-sync-*")), "rows were on the disk"
+            floor.run(now + MINUTE)
+        sync(api, destination, floor.shop, now=now + 2 * MINUTE)
+        floor.run(now + 3 * MINUTE)
+        wanted.append(told_of(floor.events()))
+    assert len(rows(warehouse, "SELECT id FROM loop.returns")) == len(wanted)
+    assert {
+        count for _, count in rows(warehouse, "SELECT _dlt_parent_id, count(*) FROM loop.returns__labels GROUP BY 1")
+    } == {1}
+    # The same without anybody killed.
+    with closing(Floor(ledgers(), loop_api="loop_api", schema="calm")) as calm:
+        calm.engine = warehouse
+        loop.returns.clear()
+        for number, (_, changes) in enumerate(scenes(), start=1):
+            for row in changes:
+                loop.put(row)
+            sync(api, destination, calm.shop, now=NOW + number * HOUR)
+            calm.run(NOW + number * HOUR + 3 * MINUTE)
+            assert wanted[number - 1] == told_of(calm.events()), number
+
+
+def test_what_a_killed_sync_left_on_the_disk_goes_with_the_next(
+    loop: Loop, api: LoopApi, destination: Any, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sync(api, destination, SHOP, now=NOW)
+    loop.put(ret(1, NOW))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with stopped_at("loop.returns", database) as is_waiting:
+        process = started(loop, database, SHOP, NOW + MINUTE, tmp_path)
+        wait_until(is_waiting, "a sync waits", 60, every=0.05)
+        [left] = tmp_path.glob("loop-sync-*")
+        with api_of(loop) as another:  # one that only finds nothing, beside it
+            sync(another, destination, Shop(name="other", loop_api="loop_api", schema="other"), now=NOW - DAY)
+        assert left.exists(), "a living process has it"
+        process.kill()
+        process.join()
+    sync(api, destination, SHOP, now=NOW + 2 * MINUTE)
+    assert not list(tmp_path.glob("*loop-sync-*"))
+
+
+def test_two_at_once_take_turns_and_keep_the_limit_together(
+    loop: Loop, api: LoopApi, destination: Any, database: str, warehouse: sa.Engine, ledger: str, tmp_path: Path
+) -> None:
+    sync(api, destination, SHOP, now=NOW)
+    for number in range(5):
+        loop.put(ret(number, NOW + MINUTE))
+    with stopped_at("loop_staging.returns", database) as is_waiting:
+        first = started(loop, database, SHOP, NOW + 5 * MINUTE, tmp_path, ledger)
+        wait_until(is_waiting, "the first sync writes", 60, every=0.05)
+        asked = len(loop.asked)
+        for number in range(5, 8):
+            loop.put(ret(number, NOW + 6 * MINUTE))
+        second = started(loop, database, SHOP, NOW + 10 * MINUTE, tmp_path, ledger)
+        with psycopg.connect(ledger, autocommit=True) as watcher:
+            waits = "SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+            wait_until(lambda: watcher.execute(waits).rowcount > 0, "the second waits", 60, every=0.05)
+        assert len(loop.asked) == asked, "it asks for nothing meanwhile"
+    for process in (first, second):
+        process.join(60)
+        assert process.exitcode == 0, (tmp_path / "said").read_text()
+    assert sorted(rows(warehouse, "SELECT id FROM loop.returns")) == [(str(number),) for number in range(8)]
+    assert loop.refused == []
+
+
+def test_nobody_is_told_of_a_row_that_the_warehouse_refuses(
+    loop: Loop, api: LoopApi, destination: Any, database: str, tmp_path: Path
+) -> None:
+    """A database quotes it in its error, and dlt quotes the database."""
+    sync(api, destination, SHOP, now=NOW)
+    with psycopg.connect(database, autocommit=True) as conn:
+        conn.execute("ALTER TABLE loop.returns ADD CHECK (customer NOT LIKE 'ann@%')")
+    loop.put(ret(1, NOW + MINUTE, order_name="#canary"))
+    process = started(loop, database, SHOP, NOW + 5 * MINUTE, tmp_path)
+    process.join(120)
+    said = (tmp_path / "said").read_text()
+    assert process.exitcode == 1
+    assert "SyncFailed: The sync stopped at its step load" in said
+    for canary in ("ann@example.com", "#canary", loop.key):
+        assert canary not in said
+
+
+def test_somebody_elses_table_is_left_as_it_is(
+    loop: Loop, api: LoopApi, destination: Any, warehouse: sa.Engine
+) -> None:
+    loop.put(ret(1))
+    with warehouse.begin() as connection:
+        connection.execute(sa.text("CREATE SCHEMA loop"))
+        connection.execute(sa.text("CREATE TABLE loop.returns (return_id text)"))
+    with pytest.raises(NeedsMending, match="holds a table returns that the sync did not make"):
+        sync(api, destination, SHOP, now=NOW)
+    columns = "SELECT column_name FROM information_schema.columns WHERE table_schema = 'loop'"
+    assert rows(warehouse, columns) == [("return_id",)]
+    assert loop.asked == []
+
+
+def test_what_dlt_remembers_does_not_pile_up(loop: Loop, api: LoopApi, destination: Any, warehouse: sa.Engine) -> None:
+    for number in range(14):
+        loop.put(ret(1, NOW + number * MINUTE))
+        assert sync(api, destination, SHOP, now=NOW + number * MINUTE).returns == 1
+    assert rows(warehouse, "SELECT count(*) FROM loop._dlt_pipeline_state") == [(10,)]
+    assert sync(api, destination, SHOP, now=NOW + 15 * MINUTE).returns == 0
+
+
+def test_the_first_exchange_of_a_shop_is_told(
+    loop: Loop, api: LoopApi, destination: Any, floor: Floor, warehouse: sa.Engine
+) -> None:
+    """Its table was looked at before there was a row in it: else the look that finds it would take it for old."""
+    floor.settings(loop_api="loop_api")
+    floor.engine = warehouse
+    sync(api, destination, floor.shop, now=NOW)
+    floor.run(NOW)
+    made = (NOW + MINUTE).isoformat()
+    loop.put(ret(1, NOW + MINUTE, created_at=made, exchanges=[{"exchange_id": "9", "out_of_stock": True}]))
+    sync(api, destination, floor.shop, now=NOW + 5 * MINUTE)
+    told = {event.event_type: event.status for event in floor.run(NOW + 10 * MINUTE)}
+    assert told == {"Loop Return Created": "pending", "Loop Exchange Out Of Stock": "pending"}
+    absent = Source(warehouse, floor.shop).layout.absent()
+    assert not [table for table, columns in absent.items() if not columns]
 
 
 def as_loop_tells(key: str, shop: Told) -> dict[str, Any]:
