@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from decimal import Decimal, InvalidOperation
 from functools import cached_property
-from math import isfinite
 from queue import SimpleQueue
 from threading import Semaphore, Thread
 from typing import Any, Literal, TypeVar, cast
@@ -45,11 +44,27 @@ SENTINELS = frozenset({"", "n/a"})
 LONGEST_SENTINEL = max(map(len, SENTINELS))
 
 
+LARGEST_NUMBER = 10**40
+"""Above that no number is an id."""
+
+DIGITS = 80
+"""So many of an amount a database takes with ease, before and behind the point."""
+
+LONGEST_ID = 200
+"""Characters of an id or a number; two of them, of four bytes each, fit into a key of PostgreSQL's indexes."""
+
+
 def text(value: Any) -> str | None:
-    """Trimmed text; None for a sentinel. NUL cannot be stored in PostgreSQL."""
+    """Trimmed text; None for a sentinel. NUL, and halves of characters, cannot be stored in PostgreSQL."""
     if value is None:
         return None
-    trimmed = str(value).replace("\0", "").strip()
+    try:
+        told = bytes(value).decode(errors="replace") if isinstance(value, bytes | memoryview) else str(value)
+    except ValueError:  # an integer of more digits than Python writes
+        return None
+    if not told.isascii():
+        told = told.encode(errors="replace").decode()
+    trimmed = told.replace("\0", "").strip()
     return None if len(trimmed) <= LONGEST_SENTINEL and trimmed.casefold() in SENTINELS else trimmed
 
 
@@ -60,13 +75,15 @@ def folded(value: Any) -> str | None:
 
 
 def identifier(value: Any) -> str | None:
-    """An id as text: numbers without a fraction lose the point that some drivers give them."""
+    """An id as text: numbers without a fraction lose the point that some drivers give them. None for what is none."""
     if isinstance(value, float | Decimal):
-        if not isfinite(value):
+        number = Decimal(value)
+        if not number.is_finite():
             return None
-        if value % 1 == 0:
-            return str(int(value))
-    return text(value)
+        if -LARGEST_NUMBER < number < LARGEST_NUMBER and number == int(number):
+            return str(int(number))
+    told = text(value)
+    return told if told and len(told) <= LONGEST_ID else None
 
 
 FLAGS = dict.fromkeys(("true", "t", "yes", "y", "1"), True) | dict.fromkeys(("false", "f", "no", "n", "0"), False)
@@ -82,9 +99,11 @@ def flag(value: Any) -> bool | None:
 def money(value: Any) -> Decimal | None:
     try:
         amount = Decimal(str(value))
-    except InvalidOperation:
+    except (InvalidOperation, ValueError):
         return None
-    return amount if amount.is_finite() else None
+    if not amount.is_finite() or len(amount.as_tuple().digits) > DIGITS or abs(amount.adjusted()) > DIGITS:
+        return None
+    return amount
 
 
 DATED_TEXT = re.compile(r"\s*\d{4}-\d\d-\d\d")
@@ -146,8 +165,9 @@ def label_status(raw: Any, number: str) -> tuple[str | None, str]:
 
 
 def tracking_number(value: Any) -> str:
-    """A label's number: upper case without spaces; '' for none."""
-    return "".join((identifier(value) or "").split()).upper()
+    """A label's number: upper case without spaces; '' for none, and for what is too long to be one."""
+    number = "".join((identifier(value) or "").split()).upper()
+    return number if len(number) <= LONGEST_ID else ""
 
 
 # ── Canonical tables ────────────────────────────────────────────────────────
@@ -303,6 +323,11 @@ class Source:
         self.shop = shop
 
     @property
+    def is_known(self) -> bool:
+        """Whether it was found out how the warehouse is read."""
+        return "layout" in self.__dict__
+
+    @property
     def identity(self) -> str:
         """Names what is read: another connection, connector, schema or table is another source."""
         tables = "".join(f"/{table}={name}" for table, name in sorted(self.shop.tables.items()))
@@ -319,8 +344,14 @@ class Source:
     @cached_property
     def layout(self) -> Layout:
         """How the warehouse is read, as it stands; raises NeedsMending for a SELECT of the shop that cannot serve."""
+        self._forbidden: list[str] = []
         layout = Layout(self.shop, self.engine.dialect.name, self._columns_of)
         self.queries = {table.name: layout.queries(table.name, table.columns) for table in TABLES}
+        if self._forbidden:
+            raise NeedsMending(
+                f"The login of connection {self.shop.warehouse} may not read {', '.join(self._forbidden)}: grant it "
+                "SELECT on that, and USAGE on its schema."
+            )
         return layout
 
     def missing(self) -> dict[str, list[str]]:
@@ -360,11 +391,17 @@ class Source:
                 raise
             except DBAPIError as error:
                 if isinstance(error.orig, psycopg.errors.InsufficientPrivilege):
-                    raise NeedsMending(
-                        f"The login of connection {self.shop.warehouse} may not read {what}: grant it SELECT on that, "
-                        "and USAGE on its schema."
-                    ) from None
+                    self._forbidden.append(what)
                 return None
+
+    def count(self, table: str) -> int:
+        """Rows of a canonical table; 0 where nothing can be read of it."""
+        assert self.layout
+        with self.engine.connect() as connection:
+            return sum(
+                connection.execute(_literal(f"SELECT COUNT(*) FROM ({query.sql}) AS counted")).scalar() or 0  # noqa: S608
+                for query in self.queries[table]
+            )
 
     def read(self, table: Table, since: Cursor) -> Iterator["Raw"]:
         """Chunks of raw rows at or after the cursor, and those that have no value in its column."""
@@ -496,13 +533,13 @@ def _set_up(connection: sa.Connection, zone: str) -> None:
 
 
 def _forgive_times(connection: sa.Connection) -> None:
-    """Has psycopg read a PostgreSQL time that Python has none for (infinity, BC, the year 10000) as absent.
+    """Has psycopg read a PostgreSQL time that Python has none for (infinity, BC, 24:00, the year 10000) as absent.
 
     It would raise, and one such value would stop every look.
     """
     raw = connection.connection.driver_connection
     if isinstance(raw, psycopg.Connection):
-        for name in ("timestamptz", "timestamp", "date"):
+        for name in ("timestamptz", "timestamp", "date", "time", "timetz", "interval"):
             oid = raw.adapters.types[name].oid
             if strict := psycopg.adapters.get_loader(oid, psycopg.pq.Format.TEXT):
                 raw.adapters.register_loader(oid, _forgiving(strict))
