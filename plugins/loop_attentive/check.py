@@ -2,28 +2,41 @@
 
     python -m loop_attentive.check [--shop NAME]
 
-It looks at the source as a run does, in a transaction that is rolled back.
+It looks at the source as a run does, in a transaction that is rolled back; of many returns at a share of them.
 """
 
 import argparse
+import logging
 import sys
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, LiteralString, cast
+from zlib import crc32
 
 import psycopg
 
 from loop_attentive import connectors, contacts, db, mirror, qualify, revision, rules, settings
+from loop_attentive.attentive import AttentiveHook
 from loop_attentive.catalogue import CATALOGUE, EventType
 from loop_attentive.errors import NeedsMending
 from loop_attentive.payload import CLOCK_TOLERANCE
 from loop_attentive.runs import Run
 from loop_attentive.settings import Shop
-from loop_attentive.source import TABLES, Source
+from loop_attentive.source import TABLES, Cursor, Raw, Source, Table, identifier, moment, text
 
 EVENTS_OF = timedelta(days=7)
 CONTACTS_OF = timedelta(days=30)
+MOST_CONTACTS = 20_000
+"""So many are looked at: each takes a while."""
+
+MOST_RETURNS = 100_000
+"""Of more, a share is looked at: a person waits for the answer."""
+
+WATCHED = 20_000
+"""Rows of a table whose times are looked at, one by one."""
 
 
 @dataclass
@@ -36,16 +49,71 @@ class Report:
     facts: list[str] = field(default_factory=list)
     events: dict[str, str] = field(default_factory=dict)
 
-    def __str__(self) -> str:
+    def lines(self) -> Iterator[tuple[int, str]]:
+        """Line by line, each with the level of logging that it is worth."""
+        yield logging.INFO, self.title
         events = [f"{name:<32}{what}" for name, what in self.events.items()]
-        sections = {
-            "To mend before anything works": self.problems,
-            "What is missing, and what that costs": self.warnings,
-            "What was found": self.facts,
-            f"Events of the last {EVENTS_OF.days} days, as far as the source can tell": events,
-        }
-        told = [f"\n{head}:\n" + "\n".join(f"  {line}" for line in lines) for head, lines in sections.items() if lines]
-        return "\n".join([self.title, *told])
+        for level, head, lines in (
+            (logging.ERROR, "To mend before anything works", self.problems),
+            (logging.WARNING, "What is missing, and what that costs", self.warnings),
+            (logging.INFO, "What was found", self.facts),
+            (logging.INFO, f"Events of the last {EVENTS_OF.days} days, as far as the source can tell", events),
+        ):
+            if lines:
+                yield logging.INFO, ""
+                yield logging.INFO, f"{head}:"
+                yield from ((level, f"  {line}") for line in lines)
+
+    def __str__(self) -> str:
+        return "\n".join(line for _, line in self.lines())
+
+
+class Watched(Source):
+    """Reads the source from its beginning, and notes how times are spelt.
+
+    every: of so many returns one, with all that is of it. follows: only what is new, as runs do. times: how many values
+    of a table's column are zoned, naive, text, or unreadable. rows, returns: of how many rows there were, which ids.
+    """
+
+    def __init__(self, origin: Source) -> None:
+        super().__init__(origin.engine, origin.shop)
+        self.every = 1
+        self.follows = False
+        self.times: Counter[tuple[str, str, str]] = Counter()
+        self.rows = 0
+        self.returns: set[str] = set()
+        self._noted: Counter[str] = Counter()
+
+    def read(self, table: Table, since: Cursor) -> Iterator[Raw]:
+        place = table.columns.index("return_id")
+        for raw in super().read(table, since if self.follows else Cursor()):
+            kept = [n for n, row in enumerate(raw.rows) if self._is_of_share(row[place])]
+            share = Raw([raw.rows[n] for n in kept], raw.moved and [raw.moved[n] for n in kept])
+            self._note(table, share)
+            if table.name == "returns":
+                self.rows += len(kept)
+                self.returns.update(str(row[place]) for row in share.rows)
+            yield share
+
+    def _is_of_share(self, return_id: Any) -> bool:
+        return self.every == 1 or crc32((identifier(return_id) or "").encode(errors="replace")) % self.every == 0
+
+    def _note(self, table: Table, raw: Raw) -> None:
+        rows = raw.rows[: max(0, WATCHED - self._noted[table.name])]
+        self._noted[table.name] += len(rows)
+        for place, column in enumerate(table.columns):
+            if column.endswith("_at"):
+                kinds = Counter(map(self._kind, (row[place] for row in rows)))
+                self.times.update({(table.name, column, kind): n for kind, n in kinds.items() if kind})
+
+    def _kind(self, value: Any) -> str | None:
+        if text(value) is None:
+            return None
+        if moment(value, UTC) is None:
+            return "unreadable"
+        if isinstance(value, datetime):
+            return "zoned" if value.tzinfo else "naive"
+        return "text"
 
 
 def check(
@@ -53,33 +121,76 @@ def check(
 ) -> Report:
     """Looks at the source and tells what it is worth; nothing is kept.
 
-    account: the shop's at Attentive. at: of the look, aware; by default the ledger's clock. Raises what a look raises
-    where the warehouse cannot be reached at all.
+    account: the shop's at Attentive. at: of the look, aware; by default the ledger's clock.
     """
-    shop, told = origin.shop, connectors.connector(origin.shop.connector)
-    report = Report(
-        f"Shop {shop.name}: connector {shop.connector} ({told.title}) on connection {shop.warehouse} "
-        f"({origin.engine.dialect.name})"
-    )
+    shop = origin.shop
+    report = Report(f"{_titled(shop)} ({origin.engine.dialect.name})")
+    watched = Watched(origin)
     try:
         with conn.transaction(force_rollback=True):
-            look = mirror.look(conn, origin, whole=True, account=account, at=at)
-            _say_what_is_there(report, conn, shop, look.as_of)
-            _count_events(report, conn, shop, look.as_of)
-    except NeedsMending as error:
+            with mirror.told_of_source(origin, "Counting returns"):
+                number = watched.count("returns")
+            if number > MOST_RETURNS:
+                # With a mirror, what is new will do; without one, a share.
+                watched.follows = bool(_rows(conn, "check/tables", {"shop": shop.name, "source": origin.identity}))
+                watched.every = 1 if watched.follows else -(-number // MOST_RETURNS)
+            look = mirror.look(conn, watched, account=account, at=at)
+            if watched.every > 1:
+                report.facts.append(
+                    f"{number:,} returns in the source: every {watched.every}th was looked at, and the numbers below "
+                    "are estimates from these"
+                )
+            _say_what_is_there(report, conn, watched, look.as_of)
+            _say_how_rows_are(report, watched)
+            _count_events(report, conn, shop, look.as_of, watched.every)
+    except (NeedsMending, mirror.SourceFailed) as error:
         report.problems.append(str(error))
-    _say_what_is_absent(report, origin)
+    if watched.is_known:
+        _say_what_is_absent(report, watched)
     return report
+
+
+def _titled(shop: Shop) -> str:
+    told = connectors.connector(shop.connector)
+    return f"Shop {shop.name}: connector {shop.connector} ({told.title}) on connection {shop.warehouse}"
+
+
+def of_shop(conn: psycopg.Connection[Any], shop: Shop) -> Report:
+    """As check, with the shop's connections."""
+    from loop_attentive.operators import account_of, source_of
+
+    try:
+        with source_of(shop) as origin:
+            report = check(conn, origin, account=account_of(shop))
+    except NeedsMending as error:
+        report = Report(_titled(shop), problems=[str(error)])
+    if shop.loop_api:
+        from loop_attentive import sync_operators
+
+        with suppress_into(report.problems):
+            sync_operators.check(shop)
+    with suppress_into(report.warnings, "nothing can be sent: "):
+        AttentiveHook(shop.attentive).transport()
+    return report
+
+
+@contextmanager
+def suppress_into(lines: list[str], begin: str = "") -> Iterator[None]:
+    try:
+        yield
+    except NeedsMending as error:
+        lines.append(begin + str(error))
 
 
 def _say_what_is_absent(report: Report, origin: Source) -> None:
     """Tables and columns that the SELECTs name and the warehouse has not, and what no connector of its kind tells."""
     shop = origin.shop
-    try:
-        absent = origin.layout.absent()
-    except NeedsMending:  # said already
-        return
-    for table, columns in absent.items():
+    if shop.loop_api and origin.missing():
+        report.problems.insert(
+            0,
+            f"The sync makes the tables: switch loop_attentive_sync{shop.dag_suffix} on, or run it once, first.",
+        )
+    for table, columns in origin.layout.absent().items():
         what = f"has no column {', '.join(columns)}" if columns else "is not there, or its login may not read it"
         report.warnings.append(f"{table} {what}")
     without = origin.absent()
@@ -100,22 +211,27 @@ def _say_what_is_absent(report: Report, origin: Source) -> None:
 TABLE_NAMES = tuple(table.name for table in TABLES)
 
 
-def _say_what_is_there(report: Report, conn: psycopg.Connection[Any], shop: Shop, now: datetime) -> None:
-    for table, synced_at, column, kind, has_rows in _rows(conn, "check/tables", {"shop": shop.name}):
+def _say_what_is_there(report: Report, conn: psycopg.Connection[Any], origin: Watched, now: datetime) -> None:
+    shop, every = origin.shop, origin.every
+    for table, synced_at, column, kind, has_rows in _rows(
+        conn, "check/tables", {"shop": shop.name, "source": origin.identity}
+    ):
         if not has_rows:
             report.warnings.append(f"{table} has no rows yet")
             continue
         fresh = f"synced {_ago(now - synced_at)}" if synced_at else "no row tells when it was synced"
-        spelt = {"naive": f"times without a zone, taken as {shop.time_zone}", "zoned": "times with their zone"}
         follows = f"a run reads what is new by {column}" if column and kind else "a run reads all of it each time"
-        report.facts.append(f"{table}: {fresh}; {spelt.get(kind or '', 'times as text')}; {follows}")
+        report.facts.append(f"{table}: {fresh}; {follows}")
     can_remind, why_not = rules.freshness(conn, shop, now)
     if not can_remind:
         report.warnings.append(f"no reminders for now: {why_not}")
-    [(returns, instant, without_charge, undated, created_at, updated_at)] = _rows(
-        conn, "check/returns", {"shop": shop.name}
-    )
+    [found] = _rows(conn, "check/returns", {"shop": shop.name})
+    returns, instant, without_charge, undated = (number * every for number in found[:4])
+    created_at, updated_at = found[4:]
     report.facts.append(f"{returns:,} returns of the last {shop.mirror_days} days")
+    for name, newest in (("created", created_at), ("updated", updated_at)):
+        if newest is not None and newest <= now:
+            report.facts.append(f"the newest of them was {name} {_ago(now - newest)}")
     if undated:
         report.warnings.append(f"{undated:,} returns have no readable created_at: none of them is reminded by age")
     if instant:
@@ -126,22 +242,73 @@ def _say_what_is_there(report: Report, conn: psycopg.Connection[Any], shop: Shop
             "they get neither Reminder nor Notice"
         )
     report.warnings += _wrong_times(shop, now, created_at, updated_at)
+    report.warnings += _synced_at_odds(conn, shop, every)
     _say_who_can_be_reached(report, conn, shop, now)
+
+
+def _synced_at_odds(conn: psycopg.Connection[Any], shop: Shop, every: int) -> Iterator[str]:
+    """What was synced before it happened, or so long after the last thing that happened as a zone is wide."""
+    [(early, recent, most_early, silence)] = _rows(conn, "check/synced", {"tolerance": CLOCK_TOLERANCE})
+    if early:
+        yield (
+            f"{early * every:,} returns have a created_at or updated_at after their synced_at, by up to "
+            f"{_hours(most_early)}: {_which_zone(shop)}"
+        )
+    if silence and recent * every >= BUSY and SMALLEST_OFFSET <= silence <= LARGEST_OFFSET:
+        yield (
+            f"nothing happened in the {_hours(silence)} before the newest synced_at, though {recent * every:,} returns "
+            f"were created in the two days before: {_which_zone(shop)}"
+        )
 
 
 def _wrong_times(shop: Shop, now: datetime, created_at: datetime | None, updated_at: datetime | None) -> Iterator[str]:
     """A time in the future is nobody's: where it is ahead by hours, its zone is the likely reason."""
     for column, newest in (("created_at", created_at), ("updated_at", updated_at)):
         if newest is not None and newest - now > CLOCK_TOLERANCE:
-            yield (
-                f"returns have a {column} up to {(newest - now) / timedelta(hours=1):.1f} hours in the future: are "
-                f"times without a zone really in {shop.time_zone} (time_zone)?"
+            yield (f"returns have a {column} up to {_hours(newest - now)} in the future: {_which_zone(shop)}")
+
+
+BUSY = 48
+"""Returns in two days: one an hour."""
+
+SMALLEST_OFFSET, LARGEST_OFFSET = timedelta(minutes=50), timedelta(hours=14, minutes=30)
+
+
+def _which_zone(shop: Shop) -> str:
+    return f"are times without a zone really in {shop.time_zone} (time_zone)?"
+
+
+def _hours(span: timedelta) -> str:
+    return f"{span / timedelta(hours=1):,.1f} hours"
+
+
+def _say_how_rows_are(report: Report, watched: Watched) -> None:
+    shop = watched.shop
+    if watched.rows > len(watched.returns):
+        report.facts.append(
+            f"returns: {watched.rows:,} rows are of {len(watched.returns):,} returns: of each the newest counts"
+        )
+    naive: list[str] = []
+    for table, column in sorted({(table, column) for table, column, _ in watched.times}):
+        number = {kind: watched.times[table, column, kind] for kind in ("zoned", "naive", "text", "unreadable")}
+        if unreadable := number["unreadable"]:
+            report.warnings.append(
+                f"{table}.{column}: {unreadable:,} of {sum(number.values()):,} values cannot be read as a time, and "
+                "count as absent: a timestamp can, and ISO 8601 text"
             )
+        if number["naive"]:
+            naive.append(f"{table}.{column}")
+    if naive:
+        # With the zone unset, that it is UTC is nobody's word.
+        lines = report.facts if "time_zone" in shop.model_fields_set else report.warnings
+        lines.append(f"times without a zone, taken as {shop.time_zone} (time_zone): {', '.join(naive)}")
 
 
 def _say_who_can_be_reached(report: Report, conn: psycopg.Connection[Any], shop: Shop, now: datetime) -> None:
     people = phones = emails = reachable = 0
-    for phone, email in _rows(conn, "check/contacts", {"shop": shop.name, "since": now - CONTACTS_OF}):
+    for phone, email in _rows(
+        conn, "check/contacts", {"shop": shop.name, "since": now - CONTACTS_OF, "most": MOST_CONTACTS}
+    ):
         has_phone = bool(phone and contacts.phone(phone, shop.phone_region))
         has_email = bool(email and contacts.email(email))
         people, phones, emails = people + 1, phones + has_phone, emails + has_email
@@ -149,23 +316,24 @@ def _say_who_can_be_reached(report: Report, conn: psycopg.Connection[Any], shop:
     if not people:
         report.warnings.append(f"no return was created in the last {CONTACTS_OF.days} days")
         return
+    which = f"the newest {people:,}" if people == MOST_CONTACTS else f"the {people:,}"
     line = (
-        f"{reachable / people:.0%} of the {people:,} returns created in the last {CONTACTS_OF.days} days have a usable "
+        f"{reachable / people:.0%} of {which} returns created in the last {CONTACTS_OF.days} days have a usable "
         f"phone ({phones / people:.0%}) or e-mail ({emails / people:.0%})"
     )
     (report.facts if reachable == people else report.warnings).append(line)
 
 
-def _count_events(report: Report, conn: psycopg.Connection[Any], shop: Shop, now: datetime) -> None:
+def _count_events(report: Report, conn: psycopg.Connection[Any], shop: Shop, now: datetime, every: int) -> None:
     run = Run(0, now, now - EVENTS_OF, now)
     for event in CATALOGUE:
-        report.events[event.name] = _events_of(conn, shop, event, run)
+        report.events[event.name] = _events_of(conn, shop, event, run, every)
 
 
-def _events_of(conn: psycopg.Connection[Any], shop: Shop, event: EventType, run: Run) -> str:
+def _events_of(conn: psycopg.Connection[Any], shop: Shop, event: EventType, run: Run, every: int) -> str:
     if off := connectors.why_off(shop, event):
         return f"off: {off}"
-    found = f"{qualify.count(conn, shop, event, run):,}"
+    found = ("about " if every > 1 else "") + f"{qualify.count(conn, shop, event, run) * every:,}"
     if event.name in shop.events_off:
         return f"{found}, switched off by events_off"
     return f"{found}, where a look has seen the change" if event.change else found
@@ -176,7 +344,7 @@ def _rows(conn: psycopg.Connection[Any], name: str, parameters: dict[str, Any]) 
 
 
 def _ago(age: timedelta) -> str:
-    return f"{age / timedelta(hours=1):,.1f} hours ago"
+    return f"{_hours(age)} ago"
 
 
 def main() -> int:
@@ -184,13 +352,13 @@ def main() -> int:
     parser.add_argument("--shop", help="of include/shops.yaml; by default every shop")
     try:
         return run(parser.parse_args().shop)
-    except (NeedsMending, db.DatabaseAway, mirror.SourceFailed) as error:
+    except (NeedsMending, db.DatabaseAway) as error:
         print(error, file=sys.stderr)
         return 1
 
 
 def run(only: str | None) -> int:
-    from loop_attentive.operators import account_of, ledger, source_of
+    from loop_attentive.operators import ledger
 
     shops = settings.load()
     if only and only not in shops:
@@ -199,8 +367,7 @@ def run(only: str | None) -> int:
     with ledger() as conn:
         revision.check(conn)
         for shop in [shops[only]] if only else shops.values():
-            with source_of(shop) as origin:
-                reports.append(check(conn, origin, account=account_of(shop)))
+            reports.append(of_shop(conn, shop))
             print(f"{reports[-1]}\n\nChecked at {datetime.now(UTC):%Y-%m-%d %H:%M} UTC; nothing was sent or kept.")
     return 1 if any(report.problems for report in reports) else 0
 

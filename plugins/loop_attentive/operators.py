@@ -46,6 +46,9 @@ from loop_attentive.source import Source
 PATIENCE = 15.0
 """Seconds that a sending task holds its slot for an event that is not due yet."""
 
+PATIENCE_TO_CONNECT = 20
+"""Seconds for the log-in to a warehouse of which the connection does not say it."""
+
 LONGEST_RUN = timedelta(minutes=30)
 """How long after its start a run still comes back for events that wait; later the next run has them."""
 
@@ -110,8 +113,9 @@ def warehouse_engine(warehouse: Any) -> sa.Engine:
     # Of these connections' extra (sslmode, host; read_only, memory_limit ...) the hook tells its engine nothing.
     options: dict[str, Any] = {}
     if warehouse.conn_type == "postgres":
-        # A server that names no encoding (SQL_ASCII) would give bytes for text.
-        options = {"client_encoding": "UTF8"} | db.libpq_options(warehouse)
+        # A server that names no encoding (SQL_ASCII) would give bytes for text; and one that never answers is told as
+        # such soon, and not after the minutes that TCP tries.
+        options = {"client_encoding": "UTF8", "connect_timeout": PATIENCE_TO_CONNECT} | db.libpq_options(warehouse)
     elif warehouse.conn_type == "duckdb":
         duckdb = cast(Any, hook)
         options = {"read_only": duckdb.read_only, "config": duckdb.get_connect_config()}
@@ -336,9 +340,9 @@ class CheckOperator(StepOperator):
     def step(self, context: Context, conn: psycopg.Connection[Any], shop: Shop) -> dict[str, int]:
         from loop_attentive import check  # pandas: a second that no other task need wait for
 
-        with source_of(shop) as source:
-            report = check.check(conn, source, account=account_of(shop))
-        self.log.info("%s", report)
+        report = check.of_shop(conn, shop)
+        for level, line in report.lines():
+            self.log.log(level, "%s", line)
         if report.problems:
             raise NeedsMending(" ".join(report.problems))
         return {"warnings": len(report.warnings)}
