@@ -86,10 +86,10 @@ def sync(api: LoopApi, destination: Any, shop: Shop, *, now: datetime, since: da
             pipelines_dir=str(folder),
         )
         try:
-            _check_place(pipeline, shop)
             source = _loop(api, shop, now, since, landed)
             _make_children(source.schema)
             pipeline.sync_destination()  # what the last sync remembered
+            _check_place(pipeline, shop)
             pipeline.extract(source)
             pipeline.normalize()
             pipeline.sync_schema()  # every table, also those that nothing came for

@@ -210,6 +210,4 @@ def test_no_value_in_any_column_stops_a_run_or_makes_a_wrong_event(floor: Floor)
             column, value = odd[event.return_id]
             assert event.properties["returnId"] == int(event.return_id), (column, value)
             assert NOW - DAY <= event.occurred_at <= NOW, (column, value)
-            expected = wanted[event.event_type].properties.items() if event.event_type in wanted else ()
-            differing = {name for name, told in expected if str(event.properties.get(name)) != str(told)}
-            assert len(differing - {"returnId", "order", "trackingNumber"}) <= 3, (column, value, differing)
+            assert event.event_type in wanted, (column, value)
