@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from loop_attentive import db, decisions, switch
+from loop_attentive import db, decisions, runs, switch
 from loop_attentive.decisions import Asker, Selection
 from loop_attentive.delivery import Batch, Origin, deliver
 from loop_attentive.errors import NeedsMending
+from loop_attentive.mirror import Look
 from loop_attentive.pace import Pace
 from loop_attentive.settings import Shop
 from sandbox.attentive import Fault, Standin
@@ -68,6 +69,42 @@ def test_exactly_the_events_that_a_form_selects(book: Book) -> None:
     assert proposed(book, action="send", states=["held"], returns=["1", "2", "6"]) == 2
     assert proposed(book, action="send", states=["held"], events=[CREATED], reason="a", **the_day) == 2
     assert proposed(book, action="send", states=["held"], of_run="another") == 0
+
+
+def test_a_person_is_asked_about_what_is_held_once_and_one_question_at_a_time(book: Book) -> None:
+    def unasked() -> int:
+        return decisions.unasked(book.connection, book.shop)
+
+    def start(run: str) -> None:
+        look = Look(datetime.now(UTC), 0, 0)
+        runs.start(book.connection, dag_id="loop_attentive_resolve", run_id=run, shop="default", look=look)
+
+    def ends(run: str) -> None:
+        book.connection.execute("UPDATE run SET finished_at = now() WHERE run_id = %s", [run])
+
+    book.connection.execute("UPDATE run SET as_of = now()")
+    book.add(CREATED, "1", status="held", reason="flood")
+    assert unasked() == 0, "no run of the last day has held it: nobody need look further"
+    book.connection.execute(
+        "INSERT INTO hold (run_key, event_type, reason, bound, events) SELECT run_key, %s, 'flood', 1, 1 FROM run",
+        [CREATED],
+    )
+    Book(book.conninfo, Shop(name="other")).add(CREATED, "9", status="held", reason="flood")
+    assert unasked() == 1
+
+    start("first")
+    proposed(book, "first", action="send", states=["held"])
+    book.add(UPDATED, "2", status="held", reason="flood")
+    assert unasked() == 0, "the first question is open"
+    ends("first")
+    assert unasked() == 1, "of the first event somebody was asked, whatever they answered"
+
+    start("second")
+    proposed(book, "second", action="send", states=["held"])
+    book.add(UPDATED, "3", status="held", reason="flood")
+    assert unasked() == 0
+    book.connection.execute("UPDATE run SET started_at = now() - interval '25 hours' WHERE run_id = 'second'")
+    assert unasked() == 1, "nobody has answered for a day"
 
 
 @pytest.mark.parametrize(
@@ -266,15 +303,16 @@ def test_a_running_sender_stops_within_a_second_and_what_is_left_goes_out_once(b
         seen = await delivery
         assert time.monotonic() - thrown_at[0] < 1.0
         assert seen.stop is not None
-        arrived = len(standin.received)
-        assert book.states() == {"accepted": arrived, "pending": 600 - arrived}
+        arrived, taken = len(standin.received), sum(record.accepted for record in standin.received)
+        assert book.states() == {"accepted": taken, "pending": 600 - taken}
 
         assert (await watched_delivery(standin, sending)).stop is not None
         assert len(standin.received) == arrived
 
         await asyncio.to_thread(throw, book, "go on", "s2")
         assert (await watched_delivery(standin, sending)).stop is None
-        assert Counter(Counter(record.event_id for record in standin.received).values()) == {1: 600}
+        accepted = Counter(record.event_id for record in standin.received if record.accepted)
+        assert Counter(accepted.values()) == {1: 600}
 
     tell(book, story)
     assert KEY not in str(book.all("SELECT * FROM decision"))

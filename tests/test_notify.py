@@ -55,8 +55,18 @@ def test_a_run_is_told_of_once_in_numbers_and_names(
         "Held and not sent in shop default: 3 (DAG loop_attentive_hourly, run manual__1).",
         "- 3 Loop Return Created: more than max_events_per_run (bound 2)",
     ]
-    assert "Trigger loop_attentive_resolve with state held and of_run manual__1 to send or discard them" in message
+    assert "Approve or discard them under Required Actions of DAG loop_attentive_resolve; or trigger it" in message
+    assert "with state held and of_run manual__1 for these alone" in message
     assert "4155552671" not in message
+
+
+def test_the_message_leads_to_the_question(
+    floor: Floor, run: runs.Run, hook: notify.Webhook, receiver: Receiver
+) -> None:
+    notify.tell(floor.conn, floor.shop.model_copy(update={"name": "acme"}), hook.post, "https://airflow.example.com/")
+    assert receiver.messages == []
+    notify.tell(floor.conn, floor.shop, hook.post, "https://airflow.example.com/")
+    assert "https://airflow.example.com/dags/loop_attentive_resolve/required_actions;" in receiver.messages[0]
 
 
 def test_what_is_held_when_the_run_is_cleared_is_told_of_and_no_more(

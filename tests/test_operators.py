@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import traceback
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import quote
@@ -14,7 +16,14 @@ from airflow.sdk import Connection
 from loop_attentive import people, settings
 from loop_attentive.attentive import AttentiveHook, account
 from loop_attentive.errors import NeedsMending
-from loop_attentive.operators import LookOperator, SendOperator, connection, warehouse_engine
+from loop_attentive.operators import (
+    LookOperator,
+    QualifyOperator,
+    SendOperator,
+    StepOperator,
+    connection,
+    warehouse_engine,
+)
 from loop_attentive.settings import Shop
 from tests.floor import T0, Floor
 
@@ -116,3 +125,31 @@ def test_a_sender_tells_of_the_account_for_every_shop_of_its_connection(
     asyncio.run(operator.deliver(CONTEXT))
     accounts = dict(floor.conn.execute("SELECT shop, account FROM shop").fetchall())
     assert accounts == {"default": ACCOUNT, "same": ACCOUNT, "other": None}
+
+
+# ── What an error tells ─────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("table", "operator"),
+    [
+        ("mirror_return", LookOperator(task_id="extract", shop="default")),
+        ("event", QualifyOperator(task_id="created", shop="default", event_type="Loop Return Created")),
+    ],
+)
+def test_an_error_of_the_ledger_names_no_row(
+    connections: None, floor: Floor, monkeypatch: pytest.MonkeyPatch, table: str, operator: StepOperator
+) -> None:
+    """PostgreSQL shows the whole row that a constraint refuses."""
+    monkeypatch.setattr(settings, "load", lambda: {"default": floor.shop})
+    floor.start()
+    floor.ret("1", customer_phone=PHONE, customer_email="ann@example.com", created_at=datetime.now(UTC))
+    if table == "event":
+        floor.qualify(floor.look(datetime.now(UTC)), "Loop Payment Transaction")
+    floor.conn.execute(f"ALTER TABLE {table} ADD CONSTRAINT surprise CHECK (false) NOT VALID")
+    floor.conn.execute("UPDATE run SET dag_id = 'd', run_id = 'r'")
+    with pytest.raises(Exception, match=rf"refused a statement \(CheckViolation 23514 {table} surprise\)") as caught:
+        operator.execute(CONTEXT)
+    told = "".join(traceback.format_exception(caught.value))
+    assert PHONE not in told
+    assert "ann@example.com" not in told

@@ -110,6 +110,15 @@ class DatabaseAway(Exception):
     """The ledger's database cannot be reached just now; a retry may help."""
 
 
+class LedgerFailed(Exception):
+    """The ledger's database refused a statement; a retry may help. Names no row: PostgreSQL shows those it refuses."""
+
+    def __init__(self, error: psycopg.Error) -> None:
+        where = [error.diag.table_name, error.diag.constraint_name]
+        told = " ".join(filter(None, [type(error).__name__, error.sqlstate, *where]))
+        super().__init__(f"The database of connection {CONNECTION_ID} refused a statement ({told}).")
+
+
 def unreachable(error: psycopg.OperationalError) -> Exception:
     """What to raise for a failed connection: a person's matter if the server refused us, else one for a retry."""
     if is_refusal(error):

@@ -6,16 +6,20 @@ from typing import Any
 
 import psycopg
 from airflow.providers.standard.operators.hitl import HITLOperator
+from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import Context
 from airflow.sdk.exceptions import AirflowSkipException
 
-from loop_attentive import decisions, runs
+from loop_attentive import decisions, runs, settings
 from loop_attentive.mirror import Look
-from loop_attentive.operators import StepOperator
+from loop_attentive.operators import StepOperator, ledger, told_once
 from loop_attentive.settings import Shop
 
 APPROVE, DISCARD, NOTHING = "Approve", "Discard them", "Change nothing"
 """What a person may answer."""
+
+LONGEST_RUN_ID = 250
+"""Characters that Airflow takes."""
 
 SOMEBODY = "somebody (Airflow did not say who)"
 
@@ -90,6 +94,31 @@ class ApproveOperator(HITLOperator):
 
     def __init__(self, *, options: Sequence[str] = (APPROVE, DISCARD, NOTHING), **kwargs: Any) -> None:
         super().__init__(options=list(options), **kwargs)
+
+
+class AskOperator(TriggerDagRunOperator):
+    """Has a person asked about what the shop's runs have held: it triggers loop_attentive_resolve, which waits.
+
+    One question at a time: what is held while it is open, the first run after its answer asks about.
+    """
+
+    template_fields: Sequence[str] = ("shop",)
+
+    def __init__(self, *, shop: Shop, **kwargs: Any) -> None:
+        # Another run that came first asks for both.
+        super().__init__(trigger_dag_id=shop.resolve_dag, logical_date=None, skip_when_already_exists=True, **kwargs)
+        self.shop = shop.name
+
+    def execute(self, context: Context) -> None:
+        with told_once(), ledger() as conn:
+            held = decisions.unasked(conn, settings.load()[self.shop])
+        if not held:
+            raise AirflowSkipException("Nothing is held that nobody has been asked about.")
+        asker = context["dag_run"]
+        self.log.info("%d events are held: %s asks what to do with them.", held, self.trigger_dag_id)
+        self.trigger_run_id = f"{asker.dag_id}__{asker.run_id}"[-LONGEST_RUN_ID:]
+        self.conf = {"action": "send", "states": ["held"], "why": f"held by run {asker.run_id} of {asker.dag_id}"}
+        super().execute(context)
 
 
 class DecideOperator(StepOperator):

@@ -4,7 +4,7 @@ A decision about events has two steps. What is asked about is proposed: its even
 has agreed, those of them that are still so are decided, in the transaction that records who, when and why.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, LiteralString, NamedTuple, cast
@@ -169,6 +169,11 @@ def propose(conn: psycopg.Connection[Any], shop: Shop, asker: Asker, selection: 
     return Proposal([Line(*row) for row in rows])
 
 
+def unasked(conn: psycopg.Connection[Any], shop: Shop) -> int:
+    """How many held events a person should be asked about now: none while a question about such is open."""
+    return _count(conn, cast(LiteralString, db.sql("ledger/unasked")), {"shop": shop.name, "dag_id": shop.resolve_dag})
+
+
 class Decided(NamedTuple):
     """events: how many the decision changed. left: proposed, but no longer as they were, or in a sender's hands."""
 
@@ -235,7 +240,9 @@ def is_decided(conn: psycopg.Connection[Any], asker: Asker) -> bool:
     return _count(conn, "SELECT count(*) FROM decision WHERE (shop, dag_id, run_id) = (%s, %s, %s)", asker) > 0
 
 
-def _count(conn: psycopg.Connection[Any], query: LiteralString, parameters: Sequence[Any] = ()) -> int:
+def _count(
+    conn: psycopg.Connection[Any], query: LiteralString, parameters: Sequence[Any] | Mapping[str, Any] = ()
+) -> int:
     return int(cast(tuple[Any], conn.execute(query, parameters).fetchone())[0] or 0)
 
 

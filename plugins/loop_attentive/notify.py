@@ -39,32 +39,34 @@ def held_by(conn: psycopg.Connection[Any], run_key: int, *, untold: bool = False
     return [Held(*row) for row in rows]
 
 
-def text(shop: Shop, dag_id: str, run_id: str, held: Sequence[Held]) -> str:
-    """What somebody should know of a run that has held events, and what to do."""
+def text(shop: Shop, dag_id: str, run_id: str, held: Sequence[Held], ui: str = "") -> str:
+    """What somebody should know of a run that has held events, and what to do. ui: the URL of Airflow's, if known."""
     lines = [f"- {one.events:,} {one.event_type}: {one.reason} (bound {one.bound:,})" for one in held]
     return "\n".join(
         [
             f"Held and not sent in shop {shop.name}: {sum(one.events for one in held):,} (DAG {dag_id}, run {run_id}).",
             *lines,
-            f"Trigger loop_attentive_resolve{shop.dag_suffix} with state held and of_run {run_id} to send or discard "
-            "them; docs/guard.md says how to tell an accident from a busy hour. Until then they wait, and those that "
-            "speak of something that happened expire after 24 hours.",
+            f"Approve or discard them under Required Actions of DAG {shop.resolve_dag}"
+            + (f", {ui.rstrip('/')}/dags/{shop.resolve_dag}/required_actions" if ui else "")
+            + f"; or trigger it with state held and of_run {run_id} for these alone. docs/guard.md says how to tell an "
+            "accident from a busy hour. Until then they wait, and those that speak of something that happened expire "
+            "after 24 hours.",
         ]
     )
 
 
-def tell(conn: psycopg.Connection[Any], shop: Shop, post: Callable[[str], None]) -> int:
-    """Posts a message for each run of the shop's last day that has held what nobody was told of; how many.
+def tell(conn: psycopg.Connection[Any], shop: Shop, post: Callable[[str], None], ui: str = "") -> int:
+    """Posts a message for each run of the shop's last day that has held what nobody was told of; how many messages.
 
     Each is told once: what was posted is committed with its message, and what another task is telling is left to it.
-    Raises what post raises; what was not told then is told by the next run.
+    ui: as of text. Raises what post raises; what was not told then is told by the next run.
     """
     runs = conn.execute(cast(LiteralString, db.sql("ledger/runs_untold")), {"shop": shop.name}).fetchall()
     messages = 0
     for run_key, dag_id, run_id in runs:
         with conn.transaction():
             if held := held_by(conn, run_key, untold=True):
-                post(text(shop, dag_id, run_id, held))
+                post(text(shop, dag_id, run_id, held, ui))
                 messages += 1
                 conn.execute(
                     "UPDATE hold SET told = events WHERE run_key = %s AND (event_type, reason) IN "

@@ -12,6 +12,7 @@ import psycopg
 import sqlalchemy as sa
 from airflow.providers.common.sql.hooks.sql import DbApiHook
 from airflow.sdk import BaseAsyncOperator, BaseHook, BaseOperator, Context, RetryDecision, RetryPolicy
+from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import (
     AirflowException,
     AirflowFailException,
@@ -59,11 +60,13 @@ MOST_BATCHES = 4
 
 @contextmanager
 def told_once() -> Iterator[None]:
-    """What a person must mend fails the task in one line, without retry."""
+    """What a person must mend fails the task in one line, without retry; no error of the ledger shows a row of it."""
     try:
         yield
     except NeedsMending as error:
         raise AirflowFailException(str(error)) from None
+    except psycopg.Error as error:
+        raise db.LedgerFailed(error).with_traceback(error.__traceback__) from None
 
 
 def connection(conn_id: str) -> Any:
@@ -385,7 +388,7 @@ class AuditOperator(StepOperator):
         if left := {state: totals[state] for state in ("pending", "held", "sending", "unknown") if totals[state]}:
             self.log.warning("Left for later: %s.", ", ".join(f"{count} {state}" for state, count in left.items()))
         if held := notify.held_by(conn, run.run_key):
-            self.log.warning(notify.text(shop, context["dag_run"].dag_id, context["dag_run"].run_id, held))
+            self.log.warning(notify.text(shop, context["dag_run"].dag_id, context["dag_run"].run_id, held, ui()))
         self.notify(conn, shop)
         if summary.problems:
             raise AirflowFailException("The run does not add up: " + "; ".join(summary.problems) + ".")
@@ -407,11 +410,16 @@ class AuditOperator(StepOperator):
         if shop.notify is None:
             return
         try:
-            told = notify.tell(conn, shop, notify.webhook(connection(shop.notify)).post)
+            told = notify.tell(conn, shop, notify.webhook(connection(shop.notify)).post, ui())
         except (NeedsMending, notify.NotTold) as error:
             self.log.warning("Nobody was notified through connection %s: %s", shop.notify, error)
         else:
             self.log.info("%d messages were posted through connection %s.", told, shop.notify)
+
+
+def ui() -> str:
+    """The URL of Airflow's UI, or nothing."""
+    return conf.get("api", "base_url", fallback="") or ""
 
 
 def failed_steps(context: Context) -> list[str]:

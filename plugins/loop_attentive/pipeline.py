@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from airflow.sdk import DAG, Asset, AssetOrTimeSchedule, CronDataIntervalTimetable, Param, TaskGroup, TriggerRule
 
 from loop_attentive.catalogue import EventType
+from loop_attentive.decision_operators import AskOperator
 from loop_attentive.operators import (
     AuditOperator,
     LookOperator,
@@ -34,6 +35,13 @@ most; their counts stay (`audit_purged`). It comes when all that is due has been
 AUDIT = """Sums the run up in its log and fails when it does not add up: rows yielded = new + known, new events = the
 sum of their states, attempts = requests. It runs whatever happened before it, and fails when a step before it did."""
 
+
+ASK = """When events are held that nobody has been asked about, it triggers `loop_attentive_resolve`, which asks under
+*Required Actions* whether to send or to discard them. Otherwise it is skipped."""
+
+
+MOST_QUESTIONS = 1_000
+"""Runs that wait for an answer must not keep the next from being asked for; they take no slot."""
 
 LONGEST_LOOK = timedelta(hours=3)
 """A warehouse that never answers must not keep the shop's other looks waiting for ever."""
@@ -81,7 +89,10 @@ def pipeline(
                 QualifyOperator(task_id=event.slug, shop=shop.name, event_type=event.name, doc_md=rule_doc(event))
         # One rule that fails keeps no other event from being sent; the run fails by its audit.
         ends = send_and_audit(shop, events, trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS, purges=purges)
+        # Beside the sending: nobody should have to wait for that.
+        ask = AskOperator(task_id="ask", shop=shop, trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS, doc_md=ASK)
         extract >> rules >> ends
+        [rules, ends] >> ask
     return dag
 
 
@@ -91,6 +102,7 @@ def by_hand(dag_id: str, *, shop: Shop, params: dict[str, Param], doc: str | Non
         dag_id=f"{dag_id}{shop.dag_suffix}",
         schedule=None,
         is_paused_upon_creation=False,  # nothing runs unless somebody triggers it, and then it must
+        max_active_runs=MOST_QUESTIONS,
         default_args={"retries": 3, "retry_delay": timedelta(seconds=30)},
         tags=["loop", "attentive", shop.name, shop.mode],
         params=params,

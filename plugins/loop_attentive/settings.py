@@ -249,6 +249,11 @@ class Shop(BaseModel):
         """What the ids of this shop's DAGs end in."""
         return "" if self.name == DEFAULT_SHOP else f"__{self.name}"
 
+    @property
+    def resolve_dag(self) -> str:
+        """The id of the DAG in which people decide about this shop's events."""
+        return f"loop_attentive_resolve{self.dag_suffix}"
+
 
 KEYS = tuple(field.alias or name for name, field in Shop.model_fields.items() if name != "name")
 """What may stand under a shop in shops.yaml."""
