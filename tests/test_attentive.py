@@ -3,10 +3,11 @@
 import asyncio
 import json
 import logging
+import socket
 import ssl
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -630,3 +631,50 @@ def test_over_ipv6() -> None:
                 return await transport.send(EVENT, Departure())
 
     assert asyncio.run(story()).outcome == "accepted"
+
+
+@contextmanager
+def deaf_server(backlog: int = 16) -> Iterator[int]:
+    """A port at which connections are made, and nothing is ever read or said."""
+    with socket.socket() as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(backlog)
+        yield listening.getsockname()[1]
+
+
+def test_a_server_that_reads_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than the kernel keeps for it: the write itself stalls, and the time of the whole request bounds it."""
+    monkeypatch.setattr(attentive, "REQUEST_TIMEOUT", 1.0)
+    monkeypatch.setattr(attentive, "CONNECT_TIMEOUT", 0.3)
+    departure = Departure()
+    event = EVENT | {"properties": {"order": "x" * 20_000_000}}
+
+    async def story(port: int) -> Answer:
+        async with AttentiveTransport(Endpoint(f"http://127.0.0.1:{port}", KEY), read_timeout=0.3) as transport:
+            async with asyncio.timeout(10):
+                return await transport.send(event, departure)
+
+    with deaf_server() as port:
+        assert asyncio.run(story(port)) == Answer("unknown", error="no answer in time")
+    assert departure.told == ["cleared", "left"]
+
+
+def test_a_handshake_that_never_ends_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attentive, "CONNECT_TIMEOUT", 0.3)
+    departure = Departure()
+    with deaf_server() as port:
+        answer = ask(f"https://127.0.0.1:{port}", departure)
+    assert (answer.outcome, answer.error, departure.told) == ("not sent", "connecting timed out", [])
+
+
+def test_a_connection_that_nobody_takes_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attentive, "CONNECT_TIMEOUT", 0.3)
+    departure = Departure()
+    with deaf_server(backlog=0) as port, ExitStack() as waiting:
+        for _ in range(3):  # as many as the kernel queues, and more
+            one = waiting.enter_context(socket.socket())
+            one.setblocking(False)
+            one.connect_ex(("127.0.0.1", port))
+        answer = ask(f"http://127.0.0.1:{port}", departure)
+    assert (answer.outcome, answer.error, departure.told) == ("not sent", "connecting timed out", [])
