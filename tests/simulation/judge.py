@@ -49,6 +49,7 @@ class Judge:
     waiting: returns whose reminders wait for a fresh source, and so hold nothing up.
     hindered: seconds by process for which it, or its database, was kept from its work.
     silenced: processes that died, or lost their database for good, with what they had heard.
+    said_no: when the customer of a return did, by the ledger's clock.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Judge:
         self.waiting: tuple[str, ...] = ()
         self.hindered: dict[int, float] = defaultdict(float)
         self.silenced: set[int] = set()
+        self.said_no: dict[str, datetime] = {}
         self.broken: list[str] = []
         self._session = session
         self._shop = shop
@@ -170,8 +172,8 @@ class Judge:
 
     # ── When all is over ──
 
-    def sum_up(self) -> None:
-        """The ledger against what the server saw and what the processes heard."""
+    def sum_up(self) -> int:
+        """The ledger against what the server saw and what the processes heard; events that were left for a no."""
         must(not self.broken, "; ".join(self.broken))
         self._pace()
         self._sums()
@@ -179,6 +181,8 @@ class Judge:
         for event in self._all(f"SELECT {COLUMNS} FROM event AS e WHERE shop = %(shop)s"):
             event_id = str(event["event_id"])
             self._one(event, self.requests[event_id], attempts[event_id])
+            self._respected(event, attempts[event_id])
+        return len(self._all("SELECT FROM event WHERE shop = %(shop)s AND reason = 'opted out'"))
 
     def _attempts(self) -> dict[str, list[dict[str, Any]]]:
         found: dict[str, list[dict[str, Any]]] = defaultdict(list)
@@ -221,6 +225,8 @@ class Judge:
             case "expired":
                 must(self._now() - event["occurred_at"] > MAX_LATENESS, f"{name} expired before its time")
                 self._surely_not_taken(name, status, event, requests)
+            case "suppressed" if event["reason"] == "opted out":
+                must(event["return_id"] in self.said_no, f"{name} was dropped, and its customer said nothing")
             case "suppressed":
                 must(event["reason"] == "no longer true", f"{name} is suppressed: {event['reason']}")
                 self._surely_not_taken(name, status, event, requests)
@@ -228,6 +234,12 @@ class Judge:
                 self._rightly_unknown(name, event, outcomes, sum(map(_answered_late, attempts)))
             case _:
                 must(False, f"{name} is {status}")
+
+    def _respected(self, event: dict[str, Any], attempts: Sequence[dict[str, Any]]) -> None:
+        """Once a customer has said no, nothing of theirs is marked any more."""
+        if said := self.said_no.get(event["return_id"]):
+            late = [row["attempt"] for row in attempts if row["started_at"] > said]
+            must(not late, f"{str(event['event_id'])[:8]} was marked after its customer had said no")
 
     def _attempt(self, name: str, row: dict[str, Any], heard: Request | None) -> None:
         """An attempt says what was heard; unless its process was killed before it could write it down."""

@@ -13,6 +13,7 @@ from typing import Any
 import psycopg
 from psycopg.types.json import Jsonb
 
+from loop_attentive import people
 from loop_attentive.attentive import AttentiveTransport, Endpoint
 from loop_attentive.catalogue import BY_NAME, CATALOGUE
 from loop_attentive.db import DatabaseAway
@@ -47,6 +48,9 @@ POINTS = (
     *(WHEN_TOLD_TO_STOP := ("unmark: heard", "unmark: done", "release: heard", "release: done")),
 )  # fmt: skip
 """Where a process waits, or has just done something that cannot be undone."""
+
+SAID_NO = "somebody said no in time"
+"""What kept an event from leaving; no mishap, but it comes when it likes as well."""
 
 MISHAPS = ("killed", "killed", "stopped", "stopped", "told to stop", "held up", "cut off", "database away")
 
@@ -107,10 +111,12 @@ class Schedule:
         self._outcome = outcome
         self._shop = Shop(name=f"seed_{seed}", requests_per_second=rng.choice((5, 20, 150)), freshness_hours=26)
         self._run_key = self._new_shop()
+        self._people = random.Random(f"people of {seed}")
         self._fresh, self._waiting = self._fill()
         self._database = Database(session, loop, random.Random(rng.random()), self._now, self._tell)
         self._judge = Judge(session, self._shop, self._run_key, self._now, self._shop.requests_per_second)
         self._judge.waiting = self._waiting
+        self._some_say_no()
         self._attentive = loop.network = Attentive(
             loop, self._weather(), random.Random(rng.random()), self._tell, self._judge.arrived
         )
@@ -130,7 +136,7 @@ class Schedule:
             self._session.execute(
                 f"DELETE FROM {table} WHERE event_id IN (SELECT event_id FROM event WHERE shop = %(shop)s)", shop
             )
-        for table in ("event", "run", "pace_setting"):
+        for table in ("event", "run", "pace_setting", "opt_out"):
             self._session.execute(f"DELETE FROM {table} WHERE shop = %(shop)s", shop)
         self._session.execute("DELETE FROM pace WHERE account = %(account)s", {"account": self._endpoint.account})
         row = self._session.execute(
@@ -153,8 +159,9 @@ class Schedule:
         with self._session.cursor() as cursor:
             cursor.executemany(
                 "INSERT INTO event (event_id, shop, event_type, key, return_id, occurred_at, fact_at, detected_at, "
-                "status, body, order_at, order_no, run_key) VALUES (%(id)s, %(shop)s, %(type)s, %(id)s, %(return_id)s, "
-                "%(at)s, %(at)s, %(at)s, 'pending', %(body)s, %(order_at)s, %(order_no)s, %(run_key)s)",
+                "status, body, order_at, order_no, run_key, phone_hash, email_hash) VALUES (%(id)s, %(shop)s, "
+                "%(type)s, %(id)s, %(return_id)s, %(at)s, %(at)s, %(at)s, 'pending', %(body)s, %(order_at)s, "
+                "%(order_no)s, %(run_key)s, %(phone)s, %(email)s)",
                 [self._event(rng.choice(returns)) for _ in range(rng.randint(3, 40))],
             )
         return due, waiting
@@ -170,7 +177,23 @@ class Schedule:
             "id": uuid.UUID(int=rng.getrandbits(128), version=5), "shop": self._shop.name, "type": event_type.name,
             "return_id": return_id, "at": at, "order_at": at if event_type.order_no else FIRST_OF_ALL,
             "order_no": event_type.order_no, "body": Jsonb(event_body(return_id)), "run_key": self._run_key,
+            "phone": int(return_id), "email": -int(return_id),
         }  # fmt: skip
+
+    def _some_say_no(self) -> None:
+        """In some schedules: the customers of some returns, by phone or e-mail, at some moment."""
+        if self._people.random() < 0.5:
+            return
+        rows = self._session.execute("SELECT DISTINCT phone_hash FROM event WHERE shop = %s", [self._shop.name])
+        for person in sorted(phone for (phone,) in rows):
+            if self._people.random() < 0.3:
+                at = self._people.choice((0.0, 0.3, 3.0, 30.0, 300.0)) * self._people.random()
+                self._loop.call_later(at, self._say_no, person, self._people.choice((person, -person)))
+
+    def _say_no(self, person: int, contact: int) -> None:
+        self._tell(f"the customer of return {person} says no")
+        people.opt_out(self._session, self._shop.name, [contact], given=True)
+        self._judge.said_no[str(person)] = self._now()
 
     # ── What goes wrong ──
 
@@ -248,7 +271,8 @@ class Schedule:
         for process in self._processes:
             await self._ended(process)
         self._outcome.requests = len(self._attentive.requests)
-        self._judge.sum_up()
+        if dropped := self._judge.sum_up():
+            self._outcome.mishaps["any time", SAID_NO] += dropped
 
     def abandon(self) -> None:
         """Ends what still goes on."""

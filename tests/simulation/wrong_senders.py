@@ -115,6 +115,18 @@ WRONG_SENDERS = (
         "had not said unknown",
     ),
     Wrong(
+        "does not ask who said no",
+        sql("mark", ("WHERE o.shop = e.shop AND", "WHERE false AND")),
+        0,
+        "had said no",
+    ),
+    Wrong(
+        "asks who said no but sends again what is in doubt",
+        sql("mark", ("                THEN 'opted out'", "                AND e.status = 'pending' THEN 'opted out'")),
+        17,
+        "had said no",
+    ),
+    Wrong(
         "sends again with a new id",
         python((Ledger, "_event", _fresh_id)),
         0,
@@ -235,7 +247,7 @@ WRONG_SENDERS = (
     Wrong(
         "marks all that it has in hand",
         python((pace, "HORIZON", timedelta(seconds=0.9)), (delivery, "TOP_UP", 0.45)),
-        14,
+        46,
         "was killed with",
     ),
     Wrong(
