@@ -189,20 +189,22 @@ def test_after_a_restore_nothing_is_sent_twice_and_what_lies_between_is_listed(
         assert decisions.decide(conn, floor.shop, asker, choice, who="ann").events == 1
 
 
-def test_what_was_being_sent_waits_for_a_person(floor: Floor) -> None:
+def test_what_was_being_sent_or_decided_about_waits_for_a_person(floor: Floor) -> None:
     book = Book(floor.conninfo, floor.shop)
     for n, status in enumerate(("accepted", "held", "sending", "unknown")):
         book.add(CREATED, str(n), status=status, reason="no answer" if status == "unknown" else None)
-    book.run("UPDATE event SET resend_at = now() WHERE status = 'unknown'")
+    book.add(CREATED, "4", status="unknown", reason="no answer", resend_at=None)
+    book.run("UPDATE event SET resend_at = now() WHERE return_id = '3'")
     book.run("UPDATE event SET lease = gen_random_uuid(), lease_until = now() WHERE status = 'sending'")
     restored.make_safe(floor.conn, floor.shop, who="ann")
     assert restored.make_safe(floor.conn, floor.shop, who="ann").waiting == [], "again: nothing is left to do"
     rows = floor.conn.execute("SELECT return_id, status, reason, resend_at, lease FROM event ORDER BY 1").fetchall()
     assert rows == [
         ("0", "accepted", None, None, None),
-        ("1", "held", None, None, None),
+        ("1", "held", "restored", None, None),
         ("2", "unknown", "restored", None, None),
         ("3", "unknown", "restored", None, None),
+        ("4", "unknown", "restored", None, None),
     ]
     book.connection.close()
 

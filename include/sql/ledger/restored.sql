@@ -6,7 +6,8 @@ WITH doubtful AS MATERIALIZED (
         e.shop = %(shop)s
         AND (
             e.status IN ('pending', 'sending')
-            OR (e.status = 'unknown' AND e.resend_at IS NOT NULL)
+            -- What waited for a person already: one may have decided about it since, and it may have been sent.
+            OR (e.status IN ('held', 'unknown') AND e.reason IS DISTINCT FROM 'restored')
             -- What a later look may have let out: a contact that was mended, a reminder that became true again, a shop
             -- that went live.
             OR (e.status = 'invalid' AND e.reason = 'no recipient')
