@@ -354,6 +354,19 @@ def test_nothing_else_loses_its_contact_as_long_as_something_may_happen_to_it(fl
     assert {contact[0] for contact in held(floor).values()} == {PHONE}
 
 
+def test_what_stays_for_an_open_item_alone_loses_its_contact_and_gets_it_back_when_it_is_touched(floor: Floor) -> None:
+    floor.settings(mirror_days=40)
+    ret(floor, "1", phone=PHONE, email=EMAIL, created_at=T0 - 30 * DAY, updated_at=T0 - 30 * DAY)
+    floor.item("1", out_of_stock=True, updated_at=T0 - 30 * DAY)
+    floor.look(T0)
+    assert held(floor)["1"][:2] == (PHONE, EMAIL)
+    floor.look(T0 + 11 * DAY)
+    assert held(floor)["1"] == NOTHING
+    floor.ret("1", state="closed", updated_at=T0 + 12 * DAY)
+    floor.look(T0 + 12 * DAY)
+    assert held(floor)["1"] == (PHONE, EMAIL, "#1001", "https://shop.example/returns/1")
+
+
 def test_reading_contacts_costs_nothing_while_nobody_said_no(floor: Floor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(people.contacts, "phone", None)
     monkeypatch.setattr(people.contacts, "email", None)

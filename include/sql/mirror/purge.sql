@@ -15,6 +15,14 @@ WITH gone AS (
 )
 SELECT return_id FROM gone;
 
+-- What stays for such an item alone makes no event, unless it is touched again: then its contact comes with it.
+UPDATE mirror_return
+SET customer_phone = NULL, customer_email = NULL, order_name = NULL, status_page_url = NULL
+WHERE
+    shop = %(shop)s
+    AND greatest(created_at, updated_at) < %(horizon)s
+    AND num_nonnulls(customer_phone, customer_email, order_name, status_page_url) > 0;
+
 ANALYZE forgotten; -- nearly always empty, which the planner would not think
 
 DELETE FROM mirror_label USING forgotten AS f WHERE shop = %(shop)s AND mirror_label.return_id = f.return_id;
