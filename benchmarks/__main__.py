@@ -37,6 +37,7 @@ PARTS = {
     "pace": Part("--seconds 3 --latency 0.08 --senders 1 2"),
     "disturbed": Part("killed next --seconds 6", "--disturb", "pace"),
     "ledger": Part("--settled 20000 --events 2000 --turns 1"),
+    "purge": Part("--old 60000 --events 500 --turns 1"),
     "latency": Part("--backlogs 300 3000 --repeats 1 --seconds 2"),
     "hour": Part("--returns 1000 2000 --changes 0 100 --repeats 1"),
     "enqueue": Part("--rows 5000 --settled 20000 --repeats 1"),
