@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import FrameType
 
@@ -17,9 +17,9 @@ from loop_attentive.errors import NeedsMending
 from loop_attentive.migrate import migrate
 from sandbox import loop
 from sandbox.airflow import LEDGER, WAREHOUSE, Airflow, command, prepare, settings
-from sandbox.demo import HOURLY, demo
+from sandbox.demo import HOURLY, Demo, demo
 from sandbox.postgres import postgres
-from sandbox.processes import API_KEY, HOME, ROOT, Failed, end, log, standin
+from sandbox.processes import API_KEY, HOME, ROOT, Failed, end, log, standin, wait_until
 from sandbox.warehouse import create, fill
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -61,11 +61,25 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 def picture() -> int:
     """The pictures of the UI in docs, anew."""
-    from sandbox.browser import picture_form, take_picture  # of the development's requirements
+    # Of the development's requirements:
+    from sandbox.browser import picture_backfills, picture_form, picture_question, take_picture
 
-    def take(airflow: Airflow) -> None:
-        take_picture(airflow, HOURLY, ROOT / "docs" / "ui.png")
-        picture_form(airflow, "loop_attentive_backfill", ROOT / "docs" / "backfill-form.png")
+    backfill, docs = "loop_attentive_backfill", ROOT / "docs"
+
+    def take(played: Demo) -> None:
+        airflow, now = played.airflow, datetime.now(UTC)
+        take_picture(airflow, HOURLY, docs / "ui.png")
+        picture_form(airflow, backfill, docs / "backfill-form.png")
+
+        played.goes_on()
+        days = {"from": str((now - timedelta(days=1)).date()), "to": str(now.date())}
+        run = airflow.trigger(backfill, mode="send", **days)
+        wait_until(lambda: airflow.asks(run, "approve"), "the backfill asks", seconds=300, every=1)
+        picture_question(airflow, run, "approve", docs / "backfill-approval.png")
+
+        made = airflow.backfill(HOURLY, now - timedelta(hours=4), now)
+        wait_until(lambda: airflow.is_backfilled(made), "the backfill ends", seconds=600, every=2)
+        picture_backfills(airflow, HOURLY, docs / "backfill-runs.png")
 
     return demo(afterwards=take)
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -143,7 +144,7 @@ class Airflow:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._http = httpx.Client(base_url=url, trust_env=False, timeout=30)
+        self._http = httpx.Client(base_url=url, trust_env=False, timeout=120)
 
     def is_healthy(self) -> bool:
         """Whether all four parts are up."""
@@ -178,6 +179,18 @@ class Airflow:
     def trigger(self, dag_id: str, **form: Any) -> dict[str, Any]:
         """Start a run as the button in the UI does, without a date. form: what is filled in."""
         return self.ask("POST", f"dags/{dag_id}/dagRuns", json={"logical_date": None, "conf": form})
+
+    def asks(self, run: Mapping[str, Any], task_id: str) -> bool:
+        """Whether a task waits for a person."""
+        return any(task["task_id"] == task_id and task["state"] == "awaiting_input" for task in self.tasks(run))
+
+    def backfill(self, dag_id: str, first: datetime, last: datetime) -> int:
+        """As `airflow backfill create`: a run for each interval that begins between the two. Its id."""
+        body = {"dag_id": dag_id, "from_date": first.isoformat(), "to_date": last.isoformat()}
+        return int(self.ask("POST", "backfills", json=body)["id"])
+
+    def is_backfilled(self, backfill: int) -> bool:
+        return bool(self.ask("GET", f"backfills/{backfill}")["completed_at"])
 
     def answer(self, task: Mapping[str, Any], choice: str) -> None:
         """Answer what a task asks for under Required Actions."""

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from playwright.sync_api import Page, expect, sync_playwright
@@ -71,6 +72,23 @@ def photograph(page: Page, file: Path) -> None:
 
     wait_until(stands_still, "the page stands still", seconds=SECONDS, every=1)
     file.write_bytes(pictures[-1])
+
+
+def picture_question(airflow: Airflow, run: dict[str, Any], task_id: str, file: Path) -> None:
+    """What a run asks a person, and the answers that may be given."""
+    with browser(airflow) as page:
+        page.set_viewport_size({"width": 1400, "height": 1250})
+        page.goto(f"/dags/{run['dag_id']}/runs/{quote(run['dag_run_id'])}/tasks/{task_id}/required_actions")
+        expect(page.get_by_role("button", name="Approve")).to_be_visible()
+        photograph(page, file)
+
+
+def picture_backfills(airflow: Airflow, dag_id: str, file: Path) -> None:
+    """The runs that `airflow backfill create` has made of a DAG."""
+    with browser(airflow) as page:
+        page.goto(f"/dags/{dag_id}/runs?run_type=backfill")
+        expect(page.get_by_text("backfill__").first).to_be_visible()
+        photograph(page, file)
 
 
 def picture_form(airflow: Airflow, dag_id: str, file: Path) -> None:

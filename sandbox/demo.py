@@ -49,7 +49,7 @@ ORDER BY as_of
 """
 
 
-def demo(afterwards: Callable[[Airflow], None] | None = None) -> int:
+def demo(afterwards: Callable[["Demo"], None] | None = None) -> int:
     """Run it; the exit status is 0 when the verdict is good. In a terminal it stays up until it is interrupted.
 
     afterwards: what to do, instead of staying, while it is still up.
@@ -69,15 +69,16 @@ def demo(afterwards: Callable[[Airflow], None] | None = None) -> int:
                 environment |= settings(server, attentive, free_port(8080))
                 with running(environment) as airflow:
                     say(f"Airflow is up, and you may look already: {airflow.url}")
-                    status = Demo(airflow, warehouse, ledger, attentive).play(stays)
+                    played = Demo(airflow, warehouse, ledger, attentive)
+                    status = played.play(stays)
                     if afterwards:
-                        afterwards(airflow)
+                        afterwards(played)
                     return status
 
 
 class Demo:
     def __init__(self, airflow: Airflow, warehouse: psycopg.Connection[Any], ledger: str, attentive: str) -> None:
-        self._airflow = airflow
+        self.airflow = airflow
         self._warehouse = warehouse
         self._ledger = ledger
         self._attentive = attentive
@@ -87,14 +88,14 @@ class Demo:
     def play(self, stays: bool) -> int:
         wait_until(self._are_read, "Airflow has read the DAGs", seconds=120)
         say("First look, by the hourly DAG's schedule: what is there already is the baseline ...")
-        self._airflow.unpause(HOURLY)
+        self.airflow.unpause(HOURLY)
         self._finish(HOURLY, self._scheduled(HOURLY))
         for number in (1, 2):
-            self._world.step(self._warehouse, datetime.now(UTC))
+            self.goes_on()
             say(f"The warehouse lived on ({number}). Hourly run, triggered as by the button in the UI ...")
-            self._finish(HOURLY, self._airflow.trigger(HOURLY)["dag_run_id"])
+            self._finish(HOURLY, self.airflow.trigger(HOURLY)["dag_run_id"])
         say("Daily run, by its schedule ...")
-        self._airflow.unpause(DAILY)
+        self.airflow.unpause(DAILY)
         self._finish(DAILY, self._scheduled(DAILY))
         is_good = self._tell()
         if stays:
@@ -103,23 +104,27 @@ class Demo:
                 signal.pause()
         return 0 if is_good else 1
 
+    def goes_on(self) -> None:
+        """The warehouse lives on, and nobody has looked yet."""
+        self._world.step(self._warehouse, datetime.now(UTC))
+
     def _are_read(self) -> bool:
-        if errors := self._airflow.import_errors():
+        if errors := self.airflow.import_errors():
             raise Failed("Airflow cannot import a DAG file. " + "\n".join(errors))
-        return self._airflow.has_dag(HOURLY) and self._airflow.has_dag(DAILY)
+        return self.airflow.has_dag(HOURLY) and self.airflow.has_dag(DAILY)
 
     def _scheduled(self, dag_id: str) -> str:
         """Id of the run that the scheduler makes once the DAG is unpaused."""
-        wait_until(lambda: bool(self._airflow.runs(dag_id)), f"{dag_id} is scheduled", seconds=120)
-        return str(self._airflow.runs(dag_id)[0]["dag_run_id"])
+        wait_until(lambda: bool(self.airflow.runs(dag_id)), f"{dag_id} is scheduled", seconds=120)
+        return str(self.airflow.runs(dag_id)[0]["dag_run_id"])
 
     def _finish(self, dag_id: str, run_id: str) -> None:
         """Wait for the run's end, and tell the world which looks there were since."""
         started = time.monotonic()
         wait_until(
-            lambda: self._airflow.run(dag_id, run_id)["state"] in ("success", "failed"), f"{run_id} ends", seconds=600
+            lambda: self.airflow.run(dag_id, run_id)["state"] in ("success", "failed"), f"{run_id} ends", seconds=600
         )
-        run = self._airflow.run(dag_id, run_id)
+        run = self.airflow.run(dag_id, run_id)
         if run["state"] == "failed":
             raise Failed("\n".join(self._failure(run)))
         with psycopg.connect(self._ledger) as connection:
@@ -132,10 +137,10 @@ class Demo:
 
     def _failure(self, run: dict[str, Any]) -> Iterator[str]:
         yield f"Run {run['dag_run_id']} of {run['dag_id']} failed:"
-        for task in self._airflow.tasks(run):
+        for task in self.airflow.tasks(run):
             if task["state"] == "failed":
                 yield f"\n  {task['task_id']} (map index {task['map_index']}, try {task['try_number']}):"
-                yield from (f"    {line}" for line in self._airflow.log(task)[-SHOWN_LINES:])
+                yield from (f"    {line}" for line in self.airflow.log(task)[-SHOWN_LINES:])
 
     def _tell(self) -> bool:
         with psycopg.connect(self._ledger) as connection:
@@ -147,7 +152,7 @@ class Demo:
         print(*problems[:SHOWN_PROBLEMS], sep="\n")
         if len(problems) > SHOWN_PROBLEMS:
             print(f"... and {len(problems) - SHOWN_PROBLEMS} more")
-        print(f"\nAirflow's UI: {self._airflow.url}")
+        print(f"\nAirflow's UI: {self.airflow.url}")
         print("It logs you in by itself: it listens on this machine only, and everybody on it is an admin.", flush=True)
         return verdict.is_good
 
