@@ -10,6 +10,9 @@ Looks at the shop's Loop data and reminds customers of returns that are not on t
 as long as it is still true. While the warehouse's data is stale (`freshness_hours`) nobody is reminded, since a label
 may be on its way already; the log says so, and the next fresh run catches up.
 
+**If it holds events** (more than usual, or too many for one person) it asks under *Required Actions* of
+`loop_attentive_resolve` whether to send or to discard them.
+
 **To look again at past dates:** `airflow backfill create --dag-id loop_attentive_daily --from-date … --to-date …`.
 
 **Why did somebody (not) get a message?** `SELECT * FROM loop_attentive.audit_event WHERE return_id = '…'`.

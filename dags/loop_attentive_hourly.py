@@ -9,6 +9,9 @@ exchanges, Stripe payments and refunds, and the notice a day before an instant e
 **If it fails:** nothing is lost. Mend what the failed task's log says and clear the task, or wait for the next run:
 each run catches up on whatever is due. An event still goes out up to 24 hours after it happened, then it is `expired`.
 
+**If it holds events** (more than usual, or too many for one person) it asks under *Required Actions* of
+`loop_attentive_resolve` whether to send or to discard them.
+
 **To look again at past dates:** `airflow backfill create --dag-id loop_attentive_hourly --from-date … --to-date …`.
 It finds what came late or was judged by a rule that has been mended since; what the ledger holds is never sent again.
 

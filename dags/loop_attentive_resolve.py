@@ -1,8 +1,9 @@
 """
 ### Decide about events that wait for a person
 
-**Trigger** it and say which events: by state, reason, type, days and return. The run counts them, asks under
-*Required Actions*, and does with exactly those what is answered:
+A scheduled run that holds events **triggers it by itself**, to ask whether to send or to discard them. For all else
+**trigger** it and say which events: by state, reason, type, days and return. The run counts them, asks under *Required
+Actions*, and does with exactly those what is answered:
 
 - `send` what is `held`, `unknown` or was `rejected` before something was mended. What was held is late when it would
   have been anyway; the others count from now.
@@ -38,6 +39,7 @@ def form(shop: Shop) -> dict[str, Param]:
         "reason": Param(None, type=["null", "string"], description="Exactly this reason, such as: shadow."),
         "returns": Param([], type="array", items={"type": "string"}, description="Return ids, one a line. Empty: all."),
         "of_run": Param(None, type=["null", "string"], description="Only what the run of this run_id found."),
+        "unasked": Param(False, type="boolean", description="Only what nobody has been asked about yet."),
         "why": Param(type="string", minLength=1, description="Kept with the decision, for whoever asks later."),
     }
 

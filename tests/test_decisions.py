@@ -69,6 +69,8 @@ def test_exactly_the_events_that_a_form_selects(book: Book) -> None:
     assert proposed(book, action="send", states=["held"], returns=["1", "2", "6"]) == 2
     assert proposed(book, action="send", states=["held"], events=[CREATED], reason="a", **the_day) == 2
     assert proposed(book, action="send", states=["held"], of_run="another") == 0
+    of_run = book.one("SELECT run_id FROM run WHERE shop = 'default'")
+    assert proposed(book, action="send", states=["held"], of_run=of_run) == 6
 
 
 def test_a_person_is_asked_about_what_is_held_once_and_one_question_at_a_time(book: Book) -> None:
@@ -105,6 +107,12 @@ def test_a_person_is_asked_about_what_is_held_once_and_one_question_at_a_time(bo
     assert unasked() == 0
     book.connection.execute("UPDATE run SET started_at = now() - interval '25 hours' WHERE run_id = 'second'")
     assert unasked() == 1, "nobody has answered for a day"
+
+    book.add(UPDATED, "4", status="held", reason="restored")
+    assert unasked() == 1, "a restore has a list of its own"
+    start("third")
+    assert proposed(book, "third", action="send", states=["held"], unasked=True) == 1
+    assert proposed(book, "third", action="send", states=["held"], unasked=True) == 1, "the same task again"
 
 
 @pytest.mark.parametrize(

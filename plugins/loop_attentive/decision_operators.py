@@ -50,6 +50,7 @@ def selection_of(context: Context) -> decisions.Selection:
         first=date.fromisoformat(given["from"]) if given["from"] else None,
         last=date.fromisoformat(given["to"]) if given["to"] else None,
         of_run=given["of_run"] or None,
+        unasked=given["unasked"],
     )
 
 
@@ -105,8 +106,14 @@ class AskOperator(TriggerDagRunOperator):
     template_fields: Sequence[str] = ("shop",)
 
     def __init__(self, *, shop: Shop, **kwargs: Any) -> None:
-        # Another run that came first asks for both.
-        super().__init__(trigger_dag_id=shop.resolve_dag, logical_date=None, skip_when_already_exists=True, **kwargs)
+        # The same run, cleared, asks no second time. A DAG that is paused would keep the question to itself.
+        super().__init__(
+            trigger_dag_id=shop.resolve_dag,
+            logical_date=None,
+            skip_when_already_exists=True,
+            fail_when_dag_is_paused=True,
+            **kwargs,
+        )
         self.shop = shop.name
 
     def execute(self, context: Context) -> None:
@@ -117,7 +124,8 @@ class AskOperator(TriggerDagRunOperator):
         asker = context["dag_run"]
         self.log.info("%d events are held: %s asks what to do with them.", held, self.trigger_dag_id)
         self.trigger_run_id = f"{asker.dag_id}__{asker.run_id}"[-LONGEST_RUN_ID:]
-        self.conf = {"action": "send", "states": ["held"], "why": f"held by run {asker.run_id} of {asker.dag_id}"}
+        why = f"held by run {asker.run_id} of {asker.dag_id}"
+        self.conf = {"action": "send", "states": ["held"], "unasked": True, "why": why}
         super().execute(context)
 
 

@@ -72,7 +72,10 @@ def throw_switch(conn: psycopg.Connection[Any], asker: Asker, *, action: str, wh
 
 @dataclass(frozen=True)
 class Selection:
-    """What a person asks about. first, last: days of the fact, in the shop's zone, both included. Empty: no limit."""
+    """What a person asks about. first, last: days of the fact, in the shop's zone, both included. Empty: no limit.
+
+    unasked: only what nobody has been asked about yet, and no restore has held.
+    """
 
     action: str
     states: Sequence[str]
@@ -83,6 +86,7 @@ class Selection:
     first: date | None = None
     last: date | None = None
     of_run: str | None = None
+    unasked: bool = False
 
     def instead(self, action: str) -> "Selection":
         """The same events, but another action."""
@@ -111,6 +115,7 @@ class Selection:
             "from": self.first.isoformat() if self.first else None,
             "to": self.last.isoformat() if self.last else None,
             "of_run": self.of_run,
+            "unasked": self.unasked,
         }
         return {key: value for key, value in told.items() if value}
 
@@ -163,6 +168,7 @@ def propose(conn: psycopg.Connection[Any], shop: Shop, asker: Asker, selection: 
                 "from": datetime.combine(first, midnight) if first else None,
                 "until": datetime.combine(last + timedelta(days=1), midnight) if last else None,
                 "of_run": selection.of_run,
+                "unasked": selection.unasked,
             },
         )  # fmt: skip
         rows = conn.execute(cast(LiteralString, db.sql("ledger/proposal")), asker._asdict()).fetchall()

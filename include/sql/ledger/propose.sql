@@ -14,4 +14,11 @@ WHERE
         %(of_run)s::text IS NULL
         OR e.run_key IN (SELECT r.run_key FROM run AS r WHERE r.shop = %(shop)s AND r.run_id = %(of_run)s)
     )
+    AND (
+        NOT %(unasked)s
+        OR e.reason IS DISTINCT FROM 'restored'
+        AND NOT EXISTS (
+            SELECT FROM proposed AS p WHERE p.shop = e.shop AND p.event_id = e.event_id AND p.status = e.status
+        )
+    )
 ON CONFLICT DO NOTHING;

@@ -4,7 +4,7 @@
 SELECT count(*)
 FROM event AS e
 WHERE
-    e.shop = %(shop)s AND e.status = 'held'
+    e.shop = %(shop)s AND e.status = 'held' AND e.reason IS DISTINCT FROM 'restored'
     AND EXISTS (
         SELECT
         FROM run AS r
