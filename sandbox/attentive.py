@@ -295,7 +295,7 @@ class Fault:
     accepts: the request is dealt with as usual all the same, though its sender is told otherwise. Without it a reset
         comes before the body is read. An `answer` without an error status is always dealt with.
     status: of the answer; None or a 2xx leaves refusals as they are. A 3xx points to a path that does not exist.
-    body: of the answer: `html`, `empty` or `json` ({}); None: as usual.
+    body: of the answer: `html`, `empty`, `json` ({}) or `echo` (what was asked); None: as usual.
     retry_after: seconds for the header of that name; retry_after_as_date: spelt as an HTTP-date.
     delay, jitter: seconds before the answer or the reset; up to `jitter` more, at random.
 
@@ -307,7 +307,7 @@ class Fault:
     kind: Literal["answer", "reset", "silence"] = "answer"
     accepts: bool = False
     status: int | None = None
-    body: Literal["html", "empty", "json"] | None = None
+    body: Literal["html", "empty", "json", "echo"] | None = None
     retry_after: int | None = None
     retry_after_as_date: bool = False
     delay: float = 0.0
@@ -323,8 +323,8 @@ class Fault:
     def __post_init__(self) -> None:
         if self.kind not in ("answer", "reset", "silence"):
             raise ValueError("kind must be answer, reset or silence")
-        if self.body not in (None, "html", "empty", "json"):
-            raise ValueError("body must be html, empty, json or null")
+        if self.body not in (None, "html", "empty", "json", "echo"):
+            raise ValueError("body must be html, empty, json, echo or null")
         if self.status is not None and not 200 <= self.status <= 599:
             raise ValueError("status must be between 200 and 599")
         if not 0 <= self.share <= 1:
@@ -727,7 +727,7 @@ class Standin:
         if status >= 400:
             reply = next(self._error_shapes)("; ".join(verdict.notes) or "a fault of the sandbox")
         if fault.body is not None:
-            reply = {} if fault.body == "json" else None
+            reply = {"json": {}, "echo": {"message": json.dumps(verdict.body)}}.get(fault.body)
         if reply is None:
             return web.Response(status=status, headers=headers)
         return web.json_response(reply, status=status, headers=headers)

@@ -29,6 +29,7 @@ SHOPS: dict[str, dict[str, Any]] = {
     "careful": SINCE | {"only_recipients": [EMAIL], "max_events_per_run": 2, "notify": "chat"},
     "decided": SINCE | {"max_events_per_run": 2},
     "ranged": SINCE,
+    "private": SINCE,
     "hollow": SINCE,
     "synced": SINCE | {"loop_api": "loop_of_synced", "schema": "from_loop"},
     "chaos": SINCE

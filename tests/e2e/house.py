@@ -4,9 +4,11 @@ Each merchant is a shop of its own: its entry in shops.yaml, its DAGs, its wareh
 many things can happen at the same time and none disturbs another; only Airflow and the ledger are shared.
 """
 
+import json
 import os
 import shutil
 import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -38,17 +40,25 @@ from sandbox.airflow import (
 from sandbox.attentive import Record, Standin, running_standin
 from sandbox.processes import HOME, LOGS, ROOT, Failed, free_port, process, wait_until
 from sandbox.warehouse import create
+from tests.e2e.collector import Collector
 
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 
 PHONE = "+1 (415) 555-2671"
 PHONE_DIGITS = "4155552671"
 EMAIL = "canary.customer@example.com"
+NAME = "Canary Customerson"
 STATUS_PAGE = "https://canary.example.com/returns"
-"""What stands in every customer's row, and must not be found where nobody may see it."""
+TRACKING_URL = "https://canary.example.com/tracking"
+LABEL_URL = "https://canary.example.com/label.pdf"
+FORGOTTEN_PHONE, FORGOTTEN_EMAIL = "+14155550188", "canary.forgotten@example.com"
+"""What stands in customers' rows, and must not be found where nobody may see it."""
 
 KEY = "canary-key"
 """How the merchants' API keys begin."""
+
+LOOP_KEY = "canary-loop-key"
+"""Of Loop's own API."""
 
 PROJECT = HOME / "project"
 SHOPS_FILE = PROJECT / "include" / "shops.yaml"
@@ -109,6 +119,16 @@ class Merchant:
             conn_type="http", host=url or self.attentive.url, password=key or f"{KEY}-{self.name}",
         )  # fmt: skip
 
+    def connections(self, server: str) -> dict[str, dict[str, str]]:
+        """Those that a command needs which Airflow does not run. server: conninfo of the ledger's."""
+        host = str(conninfo_to_dict(server)["host"])
+        return {
+            "loop_attentive_db": {"conn_type": "postgres", "host": host, "login": "postgres", "schema": LEDGER},
+            f"attentive_{self.name}": {
+                "conn_type": "http", "host": self.attentive.url, "password": f"{KEY}-{self.name}",
+            },
+        }  # fmt: skip
+
     # ── The warehouse ──
 
     def put(self, table: str, **row: Any) -> None:
@@ -129,22 +149,20 @@ class Merchant:
         for return_id in ids:
             usual = {
                 "return_id": return_id, "state": "open", "customer_phone": PHONE, "customer_email": EMAIL,
-                "order_name": f"#{return_id}", "status_page_url": STATUS_PAGE, "labels_enabled": True,
+                "order_name": f"{NAME} #{return_id}", "status_page_url": STATUS_PAGE, "labels_enabled": True,
                 "created_at": created_at, "updated_at": created_at, "is_deleted": False,
             }  # fmt: skip
             self.put("returns", **usual | row)
         return [str(return_id) for return_id in ids]
 
+    def put_label(self, return_id: str, **row: Any) -> None:
+        usual = {"tracking_url": TRACKING_URL, "label_url": LABEL_URL, "carrier": "UPS", "status": "in_transit"}
+        self.put("labels", return_id=return_id, **usual | row)
+
     def put_delivered_label(self) -> None:
         """A source that knows no label at all reminds of nothing: nothing there tells what is shipped."""
         [return_id] = self.put_returns(1, 100 * DAY, state="closed")
-        self.put(
-            "labels",
-            return_id=return_id,
-            tracking_number="1ZOLD",
-            status="delivered",
-            created_at=datetime.now(UTC) - 99 * DAY,
-        )
+        self.put_label(return_id, tracking_number="1ZOLD", status="delivered", created_at=datetime.now(UTC) - 99 * DAY)
 
     # ── Runs ──
 
@@ -316,7 +334,7 @@ def remove_connection(airflow: Airflow, conn_id: str) -> None:
 
 
 class House:
-    """metadata, ledger: conninfos. environment: of everything that runs here."""
+    """metadata, ledger: conninfos. environment: of everything that runs here. metrics: what Airflow told of itself."""
 
     def __init__(
         self,
@@ -325,7 +343,9 @@ class House:
         server: str,
         merchants: Mapping[str, Merchant],
         processes: ExitStack,
+        metrics: Collector,
     ) -> None:
+        self.metrics = metrics
         self.airflow = airflow
         self._processes = processes
         self._started_again = count(2)
@@ -341,6 +361,20 @@ class House:
         set_connection(
             self.airflow, "loop_attentive_db", conn_type="postgres", host=host, login="postgres", schema=database
         )
+
+    def forget(self, merchant: Merchant, *contacts: str) -> str:
+        """What `make forget` says, to which the contacts come on standard input."""
+        connections = {
+            f"AIRFLOW_CONN_{name.upper()}": json.dumps(fields)
+            for name, fields in merchant.connections(self.server).items()
+        }
+        done = subprocess.run(
+            [sys.executable, "-m", "loop_attentive.forget", "--shop", merchant.name],
+            env={**self.environment, **connections}, cwd=PROJECT, input="\n".join(contacts), capture_output=True,
+            text=True, timeout=300,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
 
     def command(self, *arguments: str) -> str:
         """What an Airflow command says; it must succeed."""
@@ -413,6 +447,7 @@ def open_house(server: str, shops: Mapping[str, Mapping[str, Any]]) -> Iterator[
     prepare(server)
     ledger = make_conninfo(server, dbname=LEDGER)
     migrate(ledger)
+    metrics = Collector()
     with ExitStack() as stack:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
         environment |= {
@@ -425,6 +460,7 @@ def open_house(server: str, shops: Mapping[str, Mapping[str, Any]]) -> Iterator[
             "AIRFLOW__CORE__PLUGINS_FOLDER": str(PROJECT / "plugins"),
             "AIRFLOW__CORE__PARALLELISM": "8",  # many of them only wait
             "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "600",  # who changes a file has it read again
+            **stack.enter_context(metrics.running()),
             "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "10",  # what a dead scheduler left is found soon
             "PYTHONPATH": str(PROJECT / "plugins"),
         }
@@ -434,7 +470,7 @@ def open_house(server: str, shops: Mapping[str, Mapping[str, Any]]) -> Iterator[
         merchants = {name: Merchant(name, airflow, warehouses[name], ledger, standins[name]) for name in shops}
         for merchant in merchants.values():
             stack.callback(merchant.close)
-        house = House(airflow, environment, server, merchants, stack)
+        house = House(airflow, environment, server, merchants, stack, metrics)
         dags = [dag for merchant in merchants.values() for dag in merchant.dags]
         wait_until(lambda: all(map(airflow.has_dag, dags)), "Airflow has read the DAGs", seconds=180, every=1)
         yield house

@@ -3,7 +3,7 @@
 from collections import Counter
 from datetime import UTC, datetime
 
-from tests.e2e.house import DAY, HOUR, House
+from tests.e2e.house import DAY, FORGOTTEN_EMAIL, FORGOTTEN_PHONE, HOUR, House
 from tests.e2e.story import story
 
 CREATED = "Loop Return Created"
@@ -17,16 +17,18 @@ def test_what_waits_for_a_person_is_decided_in_the_ui_and_sent_at_once(house: Ho
     merchant.succeeds(run)
     assert merchant.statuses() == Counter(held=3)
 
-    nothing = merchant.trigger(merchant.resolve, action="discard", states=["held"], why="a first thought")
+    [decided] = merchant.airflow.runs(merchant.resolve)
+    of_this_run = {"of_run": run["dag_run_id"], "events": ["Loop Return Created"]}
+    nothing = merchant.trigger(merchant.resolve, action="discard", states=["held"], why="a thought", **of_this_run)
     asked = merchant.answers(nothing, "approve", "Change nothing")
     assert "**Discard 3 events**" in asked
     assert "| Loop Return Created | held | more than " in asked
     merchant.succeeds(nothing)
     assert merchant.statuses() == Counter(held=3)
 
-    of_this_run = {"of_run": run["dag_run_id"], "events": ["Loop Return Created"]}
-    decided = merchant.trigger(merchant.resolve, action="send", states=["held"], why="a sale", **of_this_run)
-    merchant.answers(decided, "approve", "Approve")
+    # The run itself has asked.
+    asked = merchant.answers(decided, "approve", "Approve")
+    assert "**Send 3 events**" in asked
     merchant.succeeds(decided)
     assert merchant.statuses() == Counter(accepted=3)
     merchant.each_exactly_once()
@@ -34,7 +36,8 @@ def test_what_waits_for_a_person_is_decided_in_the_ui_and_sent_at_once(house: Ho
     [(action, who, why, run_id, events)] = merchant.rows(
         "SELECT action, decided_by, why, run_id, events FROM audit_decision WHERE shop = %s"
     )
-    assert (action, why, run_id, events) == ("send", "a sale", decided["dag_run_id"], 3)
+    assert (action, run_id, events) == ("send", decided["dag_run_id"], 3)
+    assert why == f"held by run {run['dag_run_id']} of {merchant.hourly}"
     assert who.lower() == "anonymous" or who == "admin", who
 
     nobody = merchant.trigger(merchant.resolve, action="send", states=["held"], why="once more")
@@ -43,12 +46,36 @@ def test_what_waits_for_a_person_is_decided_in_the_ui_and_sent_at_once(house: Ho
 
     merchant.succeeds(merchant.trigger(merchant.stop, action="stop", why="a wrong text"))
     merchant.put_returns(1, HOUR)
+    [theirs] = merchant.put_returns(1, HOUR, customer_phone=FORGOTTEN_PHONE, customer_email=FORGOTTEN_EMAIL)
     merchant.succeeds(stopped := merchant.trigger(merchant.hourly))
-    assert merchant.statuses() == Counter(accepted=3, pending=1)
+    assert merchant.task(stopped, "ask")["state"] == "skipped"
+    assert merchant.statuses() == Counter(accepted=3, pending=2)
     assert any("a wrong text" in line for line in merchant.airflow.log(merchant.task(stopped, "plan")))
 
+    # Somebody says no, by one of their contacts, while their message waits.
+    said = house.forget(merchant, FORGOTTEN_EMAIL)
+    assert "1 contacts given, 1 more found" in said
+    assert FORGOTTEN_EMAIL not in said
+    assert merchant.statuses() == Counter(accepted=3, pending=1, suppressed=1)
+
     merchant.succeeds(merchant.trigger(merchant.stop, action="go on", why="mended"))
-    assert merchant.statuses() == Counter(accepted=4)
+    assert merchant.statuses() == Counter(accepted=4, suppressed=1)
+
+    # What happens to them later reaches nobody, though the source goes on telling who they are.
+    merchant.warehouse.execute(
+        "UPDATE loop.returns SET state = 'closed', updated_at = now(), synced_at = now() WHERE return_id = %s", [theirs]
+    )
+    merchant.put_returns(1, HOUR, customer_phone=FORGOTTEN_PHONE, customer_email=None)
+    merchant.succeeds(merchant.trigger(merchant.hourly))
+    assert merchant.outcomes() == {
+        ("Return Created", "accepted", None): 4,
+        ("Return Created", "suppressed", "opted out"): 2,
+        ("Return Status Updated", "suppressed", "opted out"): 1,
+    }
+    assert merchant.rows(
+        "SELECT count(*) FROM mirror_return WHERE shop = %s AND opted_out "
+        "AND num_nulls(customer_phone, customer_email, order_name, status_page_url) = 4"
+    ) == [(2,)]
     merchant.each_exactly_once()
     merchant.adds_up()
 

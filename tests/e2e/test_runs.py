@@ -9,7 +9,21 @@ from sandbox.attentive import Fault
 from sandbox.loop import running_loop
 from sandbox.processes import wait_until
 from sandbox.warehouse import World, fill
-from tests.e2e.house import DAY, EMAIL, HOUR, KEY, PHONE_DIGITS, STATUS_PAGE, House, Merchant, Run, set_connection
+from tests.e2e.house import (
+    DAY,
+    EMAIL,
+    HOUR,
+    KEY,
+    LOOP_KEY,
+    NAME,
+    PHONE,
+    PHONE_DIGITS,
+    STATUS_PAGE,
+    House,
+    Merchant,
+    Run,
+    set_connection,
+)
 from tests.e2e.story import story
 from tests.webhook import Receiver
 
@@ -168,6 +182,7 @@ def test_what_a_shop_sets_is_obeyed(house: House) -> None:
     [message] = chat.messages
     assert "- 3 Loop Return Expiring: more than max_events_per_run (bound 2)" in message
     assert runs[careful]["dag_run_id"] in message
+    assert f"{house.airflow.url}/dags/{careful.resolve}/required_actions" in message
     assert not [canary for canary in (PHONE_DIGITS, EMAIL, STATUS_PAGE, KEY) if canary in message]
     assert message.splitlines()[0] in str(careful.airflow.log(careful.task(runs[careful], "audit")))
     [told] = careful.attentive.received
@@ -216,17 +231,24 @@ def test_a_change_at_loop_reaches_attentive_by_the_sync_alone(house: House) -> N
         now = datetime.now(UTC).isoformat()
         return {
             "id": str(number), "state": "open", "customer": EMAIL, "order_name": f"#{number}", "created_at": now,
-            "updated_at": now, "labels": [], "line_items": [], "status_page_url": STATUS_PAGE,
+            "updated_at": now, "labels": [], "line_items": [], "status_page_url": STATUS_PAGE, "customer_name": NAME,
+            "address": {"name": NAME, "phone": PHONE},
         } | more  # fmt: skip
 
     def followed() -> list[Run]:
         return [run for run in airflow.runs(merchant.hourly) if run["run_type"] == "asset_triggered"]
 
-    with running_loop(key="key-of-loop") as loop:
-        set_connection(airflow, "loop_of_synced", conn_type="http", host=loop.url, password="key-of-loop")
+    with running_loop(key=LOOP_KEY) as loop:
+        set_connection(airflow, "loop_of_synced", conn_type="http", host=loop.url, password=f"{LOOP_KEY}-of-another")
         loop.put(at_loop(1))
-        first = merchant.trigger(sync)
+        refused = merchant.trigger(sync)
         airflow.unpause(sync)
+        assert merchant.ended(refused) == "failed"
+        assert any("loop_of_synced" in line for line in airflow.log(merchant.task(refused, "sync")))
+        loop.refused.clear()
+
+        set_connection(airflow, "loop_of_synced", conn_type="http", host=loop.url, password=LOOP_KEY)
+        first = merchant.trigger(sync)
         merchant.succeeds(first)
         merchant.succeeds(merchant.scheduled(merchant.hourly))
         assert [r.body["properties"]["returnId"] for r in merchant.attentive.received if r.body] == [1]
