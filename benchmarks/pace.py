@@ -4,11 +4,11 @@
     python -m benchmarks.pace --runs 2 --seconds 20 --latency 0.08 --senders 1 2
     python -m benchmarks.pace --disturb                          # the disturbed runs, or only those that are named
 
-The stand-in runs in a process of its own, and so does each sender; they begin together, when all have started. Where the
-system allows it, the stand-in goes before everything else on the machine: one that waited for the senders could not tell
-when their requests arrived. Rate: of the arrivals from the first one on. Busiest: the most arrivals in any sliding second.
-Where the stand-in's own loop lagged by more than 8 ms it could not tell when a request arrived: such seconds are told
-apart, and counted.
+The stand-in runs in a process of its own, and so does each sender; they begin together, when all have started. Where
+the system allows it, the stand-in goes before everything else on the machine: one that waited for the senders could not
+tell when their requests arrived. Rate: of the arrivals from the first one on. Busiest: the most arrivals in any sliding
+second. Where the stand-in's own loop lagged by more than 8 ms it could not tell when a request arrived: such seconds
+are told apart, and counted.
 
 Disturbed runs, at 80 ms, by two senders on one batch:
 clocks: their wall clocks are two seconds apart.          paused: one stands still for 200 ms every three seconds.

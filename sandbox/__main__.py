@@ -16,7 +16,7 @@ from psycopg.conninfo import make_conninfo
 from loop_attentive.errors import NeedsMending
 from loop_attentive.migrate import migrate
 from sandbox import loop
-from sandbox.airflow import LEDGER, WAREHOUSE, Airflow, command, prepare, settings
+from sandbox.airflow import LEDGER, WAREHOUSE, command, prepare, settings
 from sandbox.demo import HOURLY, Demo, demo
 from sandbox.postgres import postgres
 from sandbox.processes import API_KEY, HOME, ROOT, Failed, end, log, standin, wait_until
