@@ -51,7 +51,7 @@ DIGITS = 80
 """So many of an amount a database takes with ease, before and behind the point."""
 
 LONGEST_ID = 200
-"""Characters of an id or a number; two of them, of four bytes each, fit into a key of PostgreSQL's indexes."""
+"""Characters of an id, a number or a word; two of them, of four bytes each, fit into a key of PostgreSQL's indexes."""
 
 
 def text(value: Any) -> str | None:
@@ -69,9 +69,9 @@ def text(value: Any) -> str | None:
 
 
 def folded(value: Any) -> str | None:
-    """Text of an enumeration: trimmed and case-folded."""
+    """Text of an enumeration: trimmed, case-folded, and cut where no word is so long: it stands in keys too."""
     trimmed = text(value)
-    return trimmed.casefold() if trimmed else None
+    return trimmed.casefold()[:LONGEST_ID] if trimmed else None
 
 
 def identifier(value: Any) -> str | None:
