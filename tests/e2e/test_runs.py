@@ -244,7 +244,7 @@ def test_a_change_at_loop_reaches_attentive_by_the_sync_alone(house: House) -> N
         refused = merchant.trigger(sync)
         airflow.unpause(sync)
         assert merchant.ended(refused) == "failed"
-        assert any("loop_of_synced" in line for line in airflow.log(merchant.task(refused, "sync")))
+        assert any("Loop refused the key (status 401" in line for line in airflow.log(merchant.task(refused, "sync")))
         loop.refused.clear()
 
         set_connection(airflow, "loop_of_synced", conn_type="http", host=loop.url, password=LOOP_KEY)

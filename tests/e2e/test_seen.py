@@ -132,7 +132,7 @@ def test_whatever_would_show_a_row_or_a_message_fails_and_is_got_over(house: Hou
         "CREATE VIEW loop.returns AS SELECT * FROM loop.returns_elsewhere WHERE customer_phone::int > 0"
     )
     hour = merchant.scheduled(merchant.hourly)
-    wait_until(lambda: is_said("extract", "DataError"), "the warehouse fails", seconds=300, every=1)
+    wait_until(lambda: is_said("extract", "InvalidTextRepresentation"), "the warehouse fails", seconds=300, every=1)
     merchant.warehouse.execute("DROP VIEW loop.returns")
     merchant.warehouse.execute("ALTER TABLE loop.returns_elsewhere RENAME TO returns")
     if merchant.ended(hour) == "failed":  # on a slow machine the warehouse was mended too late
