@@ -123,7 +123,7 @@ WRONG_SENDERS = (
     Wrong(
         "asks who said no but sends again what is in doubt",
         sql("mark", ("                THEN 'opted out'", "                AND e.status = 'pending' THEN 'opted out'")),
-        17,
+        38,
         "had said no",
     ),
     Wrong(
@@ -217,7 +217,7 @@ WRONG_SENDERS = (
     Wrong(
         "forgets what it did when its line broke",
         python((Ledger, "_restore", _nothing)),
-        95,
+        385,
         "is lost, and its process is well",
     ),
     Wrong(
