@@ -384,6 +384,8 @@ def test_error_texts(body: bytes, text: str) -> None:
         "JANE DOE",
         "jane",
         "Jane,Doe",
+        "JaneDoe",
+        "Jané",
         "order #1001",
         "https://track.example/x",
         "track.example/x",
@@ -403,7 +405,7 @@ def test_what_a_server_echoes_is_not_kept(echo: str) -> None:
     shown = Words(event, KEY).remove_from(f"the value {echo} was not understood")
     assert shown.startswith("the value")
     assert shown.endswith("was not understood")
-    for private in ("212", "555", "jane", "doe", "example", "1001", "key", "track", "aaaa", "\x00"):
+    for private in ("212", "555", "jan", "doe", "example", "1001", "key", "track", "aaaa", "\x00"):
         assert private not in shown.casefold()
 
 

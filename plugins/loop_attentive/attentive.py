@@ -14,6 +14,7 @@ import ipaddress
 import json
 import re
 import ssl
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -555,6 +556,8 @@ class Words:
 
     LONGEST_TEXT = 160
     LONGEST_WORD = 40
+    SHORTEST_PART = 4
+    """Letters of a private word that is found inside another one too."""
 
     def __init__(self, event: dict[str, Any], key: str) -> None:
         self._event = event
@@ -573,11 +576,17 @@ class Words:
             or re.search(r"[\d@\\%&]|://", token) is not None
             or self._key.casefold() in token.casefold()
             or not private.isdisjoint(words(token))
+            or any(len(word) >= self.SHORTEST_PART and word in plain(token) for word in private)
         )
 
 
+def plain(text: str) -> str:
+    """Case-folded, without accents."""
+    return "".join(sign for sign in unicodedata.normalize("NFKD", text.casefold()) if not unicodedata.combining(sign))
+
+
 def words(text: str) -> Iterator[str]:
-    return (match.group() for match in re.finditer(r"[^\W\d_]+", text.casefold()))
+    return (match.group() for match in re.finditer(r"[^\W\d_]+", plain(text)))
 
 
 def scalars(event: dict[str, Any]) -> Iterator[str]:
