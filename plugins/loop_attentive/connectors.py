@@ -113,9 +113,9 @@ def fit(query: exp.Query, resolve: Callable[[exp.Table], "Relation | None"]) -> 
         query.set("expression", right)
         return query
     there: dict[str, Columns] = {}
-    first = query.args["from_"]
+    first = query.args.get("from_")
     joins = query.args.get("joins") or []
-    for holder in [first, *joins]:
+    for holder in filter(None, [first, *joins]):
         relation = _relation(holder.this, resolve)
         if relation is not None:
             holder.set("this", relation.node)
@@ -441,8 +441,8 @@ def schemas(shop: Shop) -> Mapping[str, str | None]:
 def _named(query: exp.Query) -> Iterator[tuple[str, set[str]]]:
     """The tables of the warehouse that a SELECT names, each with the columns it asks of it."""
     for select in query.find_all(exp.Select):
-        relations = [select.args["from_"].this, *(join.this for join in select.args.get("joins") or [])]
-        for relation in relations:
+        holders = filter(None, [select.args.get("from_"), *(select.args.get("joins") or [])])
+        for relation in (holder.this for holder in holders):
             if isinstance(relation, exp.Table) and relation.db not in VIEWS:
                 asked = {c.name.casefold() for c in _own_columns(select) if c.table == relation.alias_or_name}
                 yield f"{relation.db}.{relation.name}", asked
