@@ -110,6 +110,9 @@ def prepare(server: str, *, anew: bool = False) -> None:
                 _execute(connection, "DROP DATABASE IF EXISTS {} WITH (FORCE)", name)
             if not _exists(connection, name):
                 _execute(connection, "CREATE DATABASE {} TEMPLATE {}", name, template)
+        # A scheduler that is killed leaves its connections to the tasks that it forked, and with them the locks of its
+        # transaction: until they end, the next scheduler could not take up a single run.
+        _execute(connection, "ALTER DATABASE {} SET idle_in_transaction_session_timeout = '30s'", METADATA)
         if anew:
             shutil.rmtree(HOME / "airflow" / "logs", ignore_errors=True)
 
