@@ -11,7 +11,7 @@ It fails, with what to mend, where the runs would fail.
 
 from airflow.sdk import DAG  # noqa: F401  (Airflow looks for the word in a file before it reads it)
 
-from loop_attentive.operators import CheckOperator
+from loop_attentive.check_operators import CheckOperator
 from loop_attentive.pipeline import by_hand
 from loop_attentive.settings import load
 

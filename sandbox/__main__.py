@@ -38,7 +38,9 @@ def main() -> int:
                 return picture()
             case ["migrate", *revision]:
                 return migrate_to(*revision)
-            case ["check" | "forget" | "restored" as command, *options]:
+            case ["check", *options]:
+                return on_ledger("check_operators", options)
+            case ["forget" | "restored" as command, *options]:
                 return on_ledger(command, options)
             case ["airflow", *arguments]:
                 return airflow(arguments)
@@ -94,9 +96,9 @@ def migrate_to(revision: str = "head") -> int:
         return run(command_line, settings(server, "") | os.environ)
 
 
-def on_ledger(command: str, options: list[str]) -> int:
-    """Run a command of the project on the ledger of the connection loop_attentive_db, or on the sandbox's."""
-    command_line = [sys.executable, "-m", f"loop_attentive.{command}", *options]
+def on_ledger(module: str, options: list[str]) -> int:
+    """Run a module of the project on the ledger of the connection loop_attentive_db, or on the sandbox's."""
+    command_line = [sys.executable, "-m", f"loop_attentive.{module}", *options]
     if "AIRFLOW_CONN_LOOP_ATTENTIVE_DB" in os.environ:
         return run(command_line, {"AIRFLOW_HOME": str(HOME / "airflow")} | os.environ)
     with postgres(HOME / "pg") as server, standin() as attentive:

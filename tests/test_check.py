@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from psycopg.conninfo import conninfo_to_dict
 
 from loop_attentive import check, settings
+from loop_attentive.check_operators import check_shop
 from loop_attentive.source import Source
 from sandbox.loop import running_loop
 from tests import connectors as landing
@@ -232,7 +233,7 @@ def test_a_warehouse_that_cannot_be_reached(
     floor: Floor, connections: Callable[..., None], warehouse: dict[str, Any], says: str
 ) -> None:
     connections(**warehouse | {"password": "secret-of-warehouse"})
-    found = check.of_shop(floor.conn, floor.shop)
+    found = check_shop(floor.conn, floor.shop)
     [problem] = found.problems
     assert "loop_warehouse" in problem
     assert says in problem
@@ -244,7 +245,7 @@ def test_no_connection_at_all_and_nobody_to_send_to(
 ) -> None:
     monkeypatch.delenv("AIRFLOW_CONN_LOOP_WAREHOUSE")
     monkeypatch.delenv("AIRFLOW_CONN_ATTENTIVE")
-    found = check.of_shop(floor.conn, floor.shop)
+    found = check_shop(floor.conn, floor.shop)
     assert "There is no connection loop_warehouse: create it" in found.problems[0]
     assert "nothing can be sent: There is no connection attentive" in found.warnings[0]
 
@@ -257,11 +258,11 @@ def test_a_shop_that_syncs_by_itself_is_told_what_that_needs(
         for key, says in (("secret-of-loop", None), ("another", "Loop refused the key (status 401")):
             conn = {"conn_type": "http", "host": loop.url, "password": key}
             monkeypatch.setenv("AIRFLOW_CONN_LOOP_API", json.dumps(conn))
-            problems = " ".join(check.of_shop(floor.conn, floor.shop).problems)
+            problems = " ".join(check_shop(floor.conn, floor.shop).problems)
             assert "The sync makes the tables: switch loop_attentive_sync on" in problems
             assert (str(says) in problems) is (says is not None)
     connections(conn_type="snowflake")
-    problems = " ".join(check.of_shop(floor.conn, floor.shop).problems)
+    problems = " ".join(check_shop(floor.conn, floor.shop).problems)
     assert "loop_attentive_sync loads into PostgreSQL" in problems
 
 

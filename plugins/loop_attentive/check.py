@@ -1,16 +1,11 @@
 """Preflight: what a shop's warehouse tells, what it does not, and what one will get of it, before anything is sent.
 
-    python -m loop_attentive.check [--shop NAME]
-
 It looks at the source as a run does, in a transaction that is rolled back; of many returns at a share of them.
 """
 
-import argparse
 import logging
-import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, LiteralString, cast
@@ -18,8 +13,7 @@ from zlib import crc32
 
 import psycopg
 
-from loop_attentive import connectors, contacts, db, mirror, qualify, revision, rules, settings
-from loop_attentive.attentive import AttentiveHook
+from loop_attentive import connectors, contacts, db, mirror, qualify, rules
 from loop_attentive.catalogue import CATALOGUE, EventType
 from loop_attentive.errors import NeedsMending
 from loop_attentive.payload import CLOCK_TOLERANCE
@@ -124,7 +118,7 @@ def check(
     account: the shop's at Attentive. at: of the look, aware; by default the ledger's clock.
     """
     shop = origin.shop
-    report = Report(f"{_titled(shop)} ({origin.engine.dialect.name})")
+    report = Report(f"{titled(shop)} ({origin.engine.dialect.name})")
     watched = Watched(origin)
     try:
         with conn.transaction(force_rollback=True):
@@ -150,36 +144,9 @@ def check(
     return report
 
 
-def _titled(shop: Shop) -> str:
+def titled(shop: Shop) -> str:
     told = connectors.connector(shop.connector)
     return f"Shop {shop.name}: connector {shop.connector} ({told.title}) on connection {shop.warehouse}"
-
-
-def of_shop(conn: psycopg.Connection[Any], shop: Shop) -> Report:
-    """As check, with the shop's connections."""
-    from loop_attentive.operators import account_of, source_of
-
-    try:
-        with source_of(shop) as origin:
-            report = check(conn, origin, account=account_of(shop))
-    except NeedsMending as error:
-        report = Report(_titled(shop), problems=[str(error)])
-    if shop.loop_api:
-        from loop_attentive import sync_operators
-
-        with suppress_into(report.problems):
-            sync_operators.check(shop)
-    with suppress_into(report.warnings, "nothing can be sent: "):
-        AttentiveHook(shop.attentive).transport()
-    return report
-
-
-@contextmanager
-def suppress_into(lines: list[str], begin: str = "") -> Iterator[None]:
-    try:
-        yield
-    except NeedsMending as error:
-        lines.append(begin + str(error))
 
 
 def _say_what_is_absent(report: Report, origin: Source) -> None:
@@ -345,32 +312,3 @@ def _rows(conn: psycopg.Connection[Any], name: str, parameters: dict[str, Any]) 
 
 def _ago(age: timedelta) -> str:
     return f"{_hours(age)} ago"
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description="Tell what a shop's warehouse is worth, without sending anything.")
-    parser.add_argument("--shop", help="of include/shops.yaml; by default every shop")
-    try:
-        return run(parser.parse_args().shop)
-    except (NeedsMending, db.DatabaseAway) as error:
-        print(error, file=sys.stderr)
-        return 1
-
-
-def run(only: str | None) -> int:
-    from loop_attentive.operators import ledger
-
-    shops = settings.load()
-    if only and only not in shops:
-        raise NeedsMending(f"There is no shop {only}: include/shops.yaml has {', '.join(shops)}.")
-    reports = []
-    with ledger() as conn:
-        revision.check(conn)
-        for shop in [shops[only]] if only else shops.values():
-            reports.append(of_shop(conn, shop))
-            print(f"{reports[-1]}\n\nChecked at {datetime.now(UTC):%Y-%m-%d %H:%M} UTC; nothing was sent or kept.")
-    return 1 if any(report.problems for report in reports) else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

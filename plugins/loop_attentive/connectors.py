@@ -332,7 +332,7 @@ class Layout:
                 catalog=exp.to_identifier(catalog, quoted=as_it_is) if catalog else None,
             )
             called = actual.sql(dialect=self._dialect)
-            columns = self.columns_of(f"SELECT * FROM {called} WHERE 1 = 0", f"table {called}")  # noqa: S608
+            columns = self.columns_of(f"SELECT * FROM {called} WHERE 1 = 0", f"table {schema}.{name}")  # noqa: S608
             if columns is not None:
                 return actual, columns
         return None

@@ -337,20 +337,6 @@ class SendOperator(BaseAsyncOperator):
             return result
 
 
-class CheckOperator(StepOperator):
-    """Tells what the source is worth, and keeps nothing."""
-
-    def step(self, context: Context, conn: psycopg.Connection[Any], shop: Shop) -> dict[str, int]:
-        from loop_attentive import check  # pandas: a second that no other task need wait for
-
-        report = check.of_shop(conn, shop)
-        for level, line in report.lines():
-            self.log.log(level, "%s", line)
-        if report.problems:
-            raise NeedsMending(" ".join(report.problems))
-        return {"warnings": len(report.warnings)}
-
-
 class PurgeOperator(StepOperator):
     """Deletes from the ledger what is older than the shop's retention_days, for some minutes at most."""
 

@@ -349,7 +349,7 @@ class Source:
         self.queries = {table.name: layout.queries(table.name, table.columns) for table in TABLES}
         if self._forbidden:
             raise NeedsMending(
-                f"The login of connection {self.shop.warehouse} may not read {', '.join(self._forbidden)}: grant it "
+                f"The login of connection {self.shop.warehouse} may not read {', '.join(dict.fromkeys(self._forbidden))}: grant it "
                 "SELECT on that, and USAGE on its schema."
             )
         return layout
