@@ -348,9 +348,10 @@ class Source:
         layout = Layout(self.shop, self.engine.dialect.name, self._columns_of)
         self.queries = {table.name: layout.queries(table.name, table.columns) for table in TABLES}
         if self._forbidden:
+            what = ", ".join(dict.fromkeys(self._forbidden))
             raise NeedsMending(
-                f"The login of connection {self.shop.warehouse} may not read {', '.join(dict.fromkeys(self._forbidden))}: grant it "
-                "SELECT on that, and USAGE on its schema."
+                f"The login of connection {self.shop.warehouse} may not read {what}: grant it SELECT on that, and USAGE "
+                "on its schema."
             )
         return layout
 
