@@ -350,8 +350,8 @@ class Source:
         if self._forbidden:
             what = ", ".join(dict.fromkeys(self._forbidden))
             raise NeedsMending(
-                f"The login of connection {self.shop.warehouse} may not read {what}: grant it SELECT on that, and USAGE "
-                "on its schema."
+                f"The login of connection {self.shop.warehouse} may not read {what}: grant it SELECT on that, and "
+                "USAGE on its schema."
             )
         return layout
 

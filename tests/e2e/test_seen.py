@@ -147,6 +147,7 @@ def test_whatever_would_show_a_row_or_a_message_fails_and_is_got_over(house: Hou
     merchant.succeeds(merchant.trigger(merchant.hourly))
     assert merchant.statuses()["rejected"] == 1
     assert merchant.statuses()["accepted"] >= 6
+    merchant.succeeds(merchant.trigger(merchant.stop, action="stop", why="to be looked at"))
     merchant.adds_up()
 
 
