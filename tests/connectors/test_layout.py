@@ -270,12 +270,12 @@ def test_a_name_that_must_be_quoted_is_found_in_upper_case() -> None:
     asked = []
 
     def columns_of(query: str, what: str) -> frozenset[str] | None:
-        asked.append(what)
-        return None if '"order"' in what else every_column()
+        asked.append(query)
+        return None if '"order"' in query else every_column()
 
     [query] = Layout(shop, "snowflake", columns_of).queries("returns", source.RETURNS.columns)
     assert 'shopify."ORDER"' in query.sql
-    assert asked.count('table shopify."order"') == 1
+    assert asked.count('SELECT * FROM shopify."order" WHERE 1 = 0') == 1
 
 
 # ── The pages ───────────────────────────────────────────────────────────────
