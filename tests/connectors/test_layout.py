@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import cast
 
@@ -239,6 +240,7 @@ def test_a_rule_that_needs_what_the_connector_does_not_tell_is_off_and_says_so(
 # ── Other dialects ──────────────────────────────────────────────────────────
 
 
+@cache
 def every_column() -> frozenset[str]:
     files = [*SOURCES.glob("*/*.sql"), *BESIDE.rglob("*.sql")]
     return frozenset(
