@@ -7,8 +7,8 @@
 The stand-in runs in a process of its own, and so does each sender; they begin together, when all have started. Where
 the system allows it, the stand-in goes before everything else on the machine: one that waited for the senders could not
 tell when their requests arrived. Rate: of the arrivals from the first one on. Busiest: the most arrivals in any sliding
-second. Where the stand-in's own loop lagged by more than 8 ms it could not tell when a request arrived: such seconds
-are told apart, and counted.
+second. Where the stand-in's own loop lagged by more than 8 ms it could not tell when a request arrived: such seconds,
+and the 429s that it gave in them, are told apart, and counted.
 
 Disturbed runs, at 80 ms, by two senders on one batch:
 clocks: their wall clocks are two seconds apart.          paused: one stands still for 200 ms every three seconds.
@@ -94,10 +94,12 @@ def set_clock(seconds: float) -> None:
 
 @dataclass
 class Run:
-    """What the server saw. arrivals: seconds of the machine's monotonic clock. late: whole seconds of it."""
+    """What the server saw, in seconds of the machine's monotonic clock. throttled: arrivals of what got a 429 for the
+    rate. late: whole seconds.
+    """
 
     arrivals: list[float]
-    throttled: int
+    throttled: list[float]
     late: set[int]
     seconds: float
 
@@ -115,10 +117,14 @@ class Run:
             (
                 self.between(at, at + 1.0)
                 for at in self.arrivals
-                if at >= since and (late_too or self.late.isdisjoint((int(at) - 1, int(at), int(at) + 1)))
+                if at >= since and (late_too or self.could_be_told(at))
             ),
             default=0,
         )
+
+    def could_be_told(self, at: float) -> bool:
+        """Whether the stand-in was on time when this arrived, and in the seconds around it."""
+        return self.late.isdisjoint((int(at) - 1, int(at), int(at) + 1))
 
     @property
     def longest_gap(self) -> tuple[float, float]:
@@ -188,7 +194,7 @@ class Stage:
         arrivals = sorted(record.arrived for record in records)
         return Run(
             arrivals,
-            sum(OWN_FAULT in record.notes for record in records),
+            [record.arrived for record in records if OWN_FAULT in record.notes],
             {int(second) for second in late if arrivals[0] <= int(second) + 1 and int(second) <= arrivals[-1]},
             seconds,
         )
@@ -282,14 +288,22 @@ def figures(name: str, runs: list[Run], at_least: float | None) -> list[Figure]:
     """Of runs that were alike."""
     rates = [run.rate for run in runs]
     busiest, busiest_of_all = (max(run.busiest(late_too=late_too) for run in runs) for late_too in (False, True))
-    throttled, late = sum(run.throttled for run in runs), sum(len(run.late) for run in runs)
+    late = sum(len(run.late) for run in runs)
+    throttled = [run.could_be_told(at) for run in runs for at in run.throttled]
     goal, met = ("", None) if at_least is None else (f"at least {at_least:.0f} in each run", min(rates) >= at_least)
     within = busiest <= LIMIT if busiest else None
     with_late = f"{busiest_of_all} with the {late} late seconds"
     return [
         Figure(f"{name}: rate", median(rates), "/s", goal, met, f"lowest {min(rates):.1f} of {len(runs)}"),
         Figure(f"{name}: busiest second", busiest, "", f"at most {LIMIT}", within, with_late),
-        Figure(f"{name}: 429s of its own making", throttled, "", "none", throttled == 0),
+        Figure(
+            f"{name}: 429s of its own making",
+            sum(throttled),
+            "",
+            "none",
+            not any(throttled),
+            f"{len(throttled)} with the late seconds",
+        ),
     ]
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import __main__ as bench
-from benchmarks import kit, peers
+from benchmarks import kit, pace, peers
 from benchmarks.airflow import union
 from benchmarks.endpoint import Endpoint, endpoint
 from benchmarks.kit import Figure
@@ -102,3 +102,15 @@ def test_the_document_has_a_table_for_each_benchmark() -> None:
 
 def test_spans_that_overlap_count_once() -> None:
     assert union([(0, 2), (1, 3), (5, 6), (5.5, 5.7)]) == 4
+
+
+def test_what_the_stand_in_could_not_tell_is_told_apart() -> None:
+    full, too_full = [100 + n / 150 for n in range(150)], [200 + n / 200 for n in range(200)]
+    lagged = pace.Run(full + too_full, throttled=[200.9], late={200}, seconds=101)
+    _, busiest, throttled = pace.figures("at 80 ms", [lagged], at_least=None)
+    assert (busiest.value, busiest.met, busiest.note) == (150, True, "200 with the 1 late seconds")
+    assert (throttled.value, throttled.met, throttled.note) == (0, True, "1 with the late seconds")
+    on_time = pace.Run(full + too_full, throttled=[200.9], late=set(), seconds=101)
+    _, busiest, throttled = pace.figures("at 80 ms", [on_time], at_least=None)
+    assert (busiest.value, busiest.met) == (200, False)
+    assert (throttled.value, throttled.met) == (1, False)
