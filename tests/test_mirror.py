@@ -230,6 +230,34 @@ def test_mirror_days_is_a_setting_and_what_grows_older_is_forgotten_but_never_to
     assert floor.outcomes(CREATED) == {"1": ("pending", None), "2": ("suppressed", "baseline")}
 
 
+@pytest.mark.parametrize("was_held", [True, False])
+@pytest.mark.parametrize("others", [0, source.MOST_BY_ID])
+def test_an_old_return_that_is_touched_comes_with_its_labels_which_the_cursor_has_passed(
+    floor: Floor, was_held: bool, others: int
+) -> None:
+    """Its package has long arrived: nobody may be told that the return expired."""
+    floor.settings(mirror_days=40)
+    for number in ("shipped", "kept"):
+        floor.ret(number, state="open", created_at=T0 - DAY, updated_at=T0 - DAY)
+        floor.label(number, number, status="delivered" if number == "shipped" else "new", updated_at=T0 - DAY)
+    more = [f"other {number}" for number in range(others)]
+    for number in more:
+        floor.ret(number, created_at=T0 - DAY, updated_at=T0 - DAY)
+    floor.start(at=T0 if was_held else T0 + 50 * DAY)
+    floor.ret("new", created_at=T0 + 60 * DAY, updated_at=T0 + 60 * DAY)
+    floor.label("new", "new", status="new", updated_at=T0 + 60 * DAY)
+    floor.look(T0 + 60 * DAY)
+    assert held(floor) == ["new"]
+    touched = ["shipped", "kept", *more]
+    for number in touched:
+        floor.ret(number, state="open", updated_at=T0 + 61 * DAY)
+    floor.look(T0 + 61 * DAY)
+    for number in touched:
+        floor.ret(number, state="expired", updated_at=T0 + 62 * DAY)
+    told = {event.return_id for event in floor.run(T0 + 62 * DAY, "Loop Return Expired")}
+    assert {"shipped", "kept"} & told == {"kept"}
+
+
 def test_what_is_out_of_stock_for_long_is_not_news_when_its_old_return_is_touched(floor: Floor) -> None:
     floor.settings(mirror_days=40)
     floor.ret(created_at=T0 - DAY, updated_at=T0 - DAY)

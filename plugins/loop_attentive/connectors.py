@@ -230,6 +230,10 @@ class Layout:
     def _dialect(self) -> str:
         return DIALECTS.get(self.dialect, self.dialect)
 
+    def as_text(self, column: str) -> str:
+        """A column as text, in the engine's dialect: ids are numbers here and text there."""
+        return sqlglot.parse_one(f"CAST({column} AS TEXT)", read=WRITTEN_IN).sql(dialect=self._dialect, comments=False)
+
     def queries(self, table: str, columns: tuple[str, ...]) -> list[Query]:
         """What to read of a canonical table with these columns: nothing, one SELECT, or one and the shop's own."""
         own, extension = self._own(f"{table}.sql", columns), self._own(f"{table}.extend.sql", columns)
@@ -361,12 +365,7 @@ class Layout:
 
     def _extended(self, base: Query, own: Query) -> Query:
         """Returns with the columns that the merchant's own SELECT tells, by return_id."""
-        key = [
-            sqlglot.parse_one(f"CAST({side}.return_id AS TEXT)", read=WRITTEN_IN).sql(
-                dialect=self._dialect, comments=False
-            )
-            for side in ("own", "base")
-        ]
+        key = [self.as_text(f"{side}.return_id") for side in ("own", "base")]
         selected = []
         for column in base.columns:
             if column not in own.told or column == "return_id":

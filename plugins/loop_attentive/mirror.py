@@ -8,8 +8,9 @@ reads the source only after it has its turn, so an older picture never overwrite
 import logging
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from typing import Any, LiteralString, cast
 
 import psycopg
@@ -78,11 +79,11 @@ def look(
             for table, chunk in chunks:
                 if chunk is not None:
                     extracted += chunk.read
-                    _stage(cur, table, chunk.rows, as_of - timedelta(days=shop.mirror_days), said_no)
+                    _stage(cur, table, chunk.rows, _horizon(shop, as_of), said_no)
                 else:
                     _keep_out(conn, cur, shop, table, said_no)
                     changed += _apply(cur, shop, table, as_of, cursors.get(table.name))
-        script(cur, "mirror/purge", {"shop": shop.name, "horizon": as_of - timedelta(days=shop.mirror_days)})
+        script(cur, "mirror/purge", {"shop": shop.name, "horizon": _horizon(shop, as_of)})
         _acquaint(cur)
         people.opt_out(conn, shop.name, said_no.found, given=False)
         _finish(
@@ -115,6 +116,11 @@ def script(cur: psycopg.Cursor[Any], name: str, parameters: dict[str, Any]) -> i
 def scalar(cur: psycopg.Cursor[Any], query: LiteralString | sql.Composed, parameters: Any = None) -> Any:
     row = cur.execute(query, parameters).fetchone()
     return row[0] if row else None
+
+
+def _horizon(shop: Shop, as_of: datetime) -> datetime:
+    """Returns that were neither created nor changed since are not held."""
+    return as_of - timedelta(days=shop.mirror_days)
 
 
 def _after_last_look(cur: psycopg.Cursor[Any], shop: Shop, now: datetime) -> datetime:
@@ -205,14 +211,25 @@ class _Chunk:
 def _read(
     origin: Source, cursors: dict[str, _Known], as_of: datetime, *, whole: bool
 ) -> Iterator[tuple[Table, _Chunk | None]]:
-    """What the source has since the cursors, which move over it: each table's chunks, then None."""
-    zone = origin.shop.zone
+    """What the source has since the cursors, which move over it: each table's chunks, then None.
+
+    A return that was touched when it was too old to be held comes back: its labels, which the cursor has passed, tell
+    whether it is shipped.
+    """
+    zone, horizon = origin.shop.zone, _horizon(origin.shop, as_of)
+    old: set[str] = set()
     for table in source.TABLES:
         if known := cursors.get(table.name):
             read = nameless = 0
+            since = Cursor() if whole else replace(known.cursor)
             with told_of_source(origin, f"Reading {table.name}"):
-                for raw in origin.read(table, Cursor() if whole else known.cursor):
+                chunks = origin.read(table, since)
+                if table is source.LABELS and old and since.position:
+                    chunks = chain(chunks, origin.read_of(table, old))
+                for raw in chunks:
                     rows = [row for row in (table.normal(values, zone) for values in raw.rows) if row is not None]
+                    if table is source.RETURNS:
+                        old.update(row[0] for row in rows if _was_old(row, horizon))
                     source.advance(known.cursor, table, raw, rows, until=as_of + CLOCK_TOLERANCE, zone=zone)
                     read, nameless = read + len(raw.rows), nameless + len(raw.rows) - len(rows)
                     yield table, _Chunk(len(raw.rows), rows)
@@ -299,17 +316,28 @@ def told_of_source(origin: Source, doing: str) -> Iterator[None]:
         ) from None
 
 
+CREATED, UPDATED = map(source.RETURNS.staged.index, ("created_at", "updated_at"))
+
+
 def _split_by_age(returns: list[source.Row], horizon: datetime) -> tuple[list[source.Row], list[source.Row]]:
     """Returns created or changed since the horizon, or at no time that can be read; and the ids of the others."""
-    created, updated = source.RETURNS.staged.index("created_at"), source.RETURNS.staged.index("updated_at")
     kept, old = [], []
     for row in returns:
-        touched = row[updated] or row[created]
-        if touched is None or touched >= horizon or (row[created] or touched) >= horizon:
+        if _is_held(row, horizon):
             kept.append(row)
         else:
             old.append(row[:1])
     return kept, old
+
+
+def _is_held(row: source.Row, horizon: datetime) -> bool:
+    touched = row[UPDATED] or row[CREATED]
+    return touched is None or touched >= horizon or (row[CREATED] or touched) >= horizon
+
+
+def _was_old(row: source.Row, horizon: datetime) -> bool:
+    """Whether a return may not have been held before it was touched."""
+    return row[CREATED] is not None and row[CREATED] < horizon and _is_held(row, horizon)
 
 
 # ── Applying ────────────────────────────────────────────────────────────────
@@ -327,7 +355,7 @@ def _apply(cur: psycopg.Cursor[Any], shop: Shop, table: Table, as_of: datetime, 
     parameters = {
         "shop": shop.name,
         "as_of": as_of,
-        "horizon": as_of - timedelta(days=shop.mirror_days),
+        "horizon": _horizon(shop, as_of),
         "previous_look": known.previous_look if known else None,
     }
     script(cur, f"mirror/apply_{table.name}", parameters)

@@ -6,7 +6,7 @@ every value is brought to one form: text without sentinels, folded enumerations,
 
 import json
 import re
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
@@ -30,6 +30,9 @@ CHUNK = 10_000
 
 REREAD = timedelta(hours=2)
 """Each look reads again from this long before the cursor: rows land late and out of order."""
+
+MOST_BY_ID = 1_000
+"""Returns of which a table's rows are asked for by their ids; of more the table is read whole."""
 
 MATCHED_WITHIN = timedelta(hours=1)
 """A payment is taken while a return is made: one at another time than this is not its."""
@@ -408,23 +411,39 @@ class Source:
         """Chunks of raw rows at or after the cursor, and those that have no value in its column."""
         assert self.layout
         for query in self.queries[table.name]:
-            yield from self._read(table, query, since)
+            yield from self._read(table, query, *self._after(since, query))
 
-    def _read(self, table: Table, query: Query, since: Cursor) -> Iterator["Raw"]:
-        statement, conditions = query.sql.replace(":", "\\:"), [query.only] if query.only else []
-        parameters: dict[str, Any] = dict(query.parameters)
-        if since.column in query.columns and since.position and since.kind and not query.is_whole:
-            position = since.position - REREAD
-            if since.kind == "naive":
-                position = position.astimezone(self.shop.zone).replace(tzinfo=None)
-            conditions.append(f"{since.column} >= :position OR {since.column} IS NULL")
-            parameters["position"] = position
-        if conditions:
-            told = " AND ".join(f"({condition})" for condition in conditions)
-            statement = f"SELECT {', '.join(query.columns)} FROM ({statement}) AS wanted WHERE {told}"  # noqa: S608
+    def read_of(self, table: Table, return_ids: Collection[str]) -> Iterator["Raw"]:
+        """Chunks of raw rows of these returns; where they are more than MOST_BY_ID, of all."""
+        if len(return_ids) > MOST_BY_ID:
+            yield from self.read(table, Cursor())
+            return
+        is_named = self.layout.as_text("return_id") + " IN :return_ids"
+        for query in self.queries[table.name]:
+            yield from self._read(table, query, is_named, {"return_ids": list(return_ids)})
+
+    def _after(self, since: Cursor, query: Query) -> tuple[str | None, dict[str, Any]]:
+        """A condition on rows that may be new since the cursor, and its parameters; None for all."""
+        if since.column not in query.columns or not since.position or not since.kind or query.is_whole:
+            return None, {}
+        position = since.position - REREAD
+        if since.kind == "naive":
+            position = position.astimezone(self.shop.zone).replace(tzinfo=None)
+        return f"{since.column} >= :position OR {since.column} IS NULL", {"position": position}
+
+    def _read(
+        self, table: Table, query: Query, condition: str | None, parameters: Mapping[str, Any]
+    ) -> Iterator["Raw"]:
+        statement = query.sql.replace(":", "\\:")
+        if conditions := [f"({told})" for told in (query.only, condition) if told]:
+            columns, where = ", ".join(query.columns), " AND ".join(conditions)
+            statement = f"SELECT {columns} FROM ({statement}) AS wanted WHERE {where}"  # noqa: S608
+        selected = sa.text(statement)
+        if "return_ids" in parameters:
+            selected = selected.bindparams(sa.bindparam("return_ids", expanding=True))
         unfold = _Unfolding(self.shop, table, query, self.layout.connector.nested.get(table.name, {}))
         with self._session(stream_results=True, max_row_buffer=CHUNK) as connection:
-            for chunk in connection.execute(sa.text(statement), parameters).partitions(CHUNK):
+            for chunk in connection.execute(selected, {**query.parameters, **parameters}).partitions(CHUNK):
                 yield unfold(chunk)
 
 

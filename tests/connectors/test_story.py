@@ -1,11 +1,12 @@
 """The same story through every connector and engine: the same events, but for the gaps that a connector declares."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
+from loop_attentive import source
 from loop_attentive.connectors import connector as declared
 from tests.connectors import LANDINGS, land, settings, told
 from tests.floor import Event, Floor
@@ -55,3 +56,21 @@ def test_every_connector_yields_the_same_events(
     assert list(map(shown, events_of(floor, warehouse, connector))) == [
         shown(event) for event in wanted if not any(gap(event) for gap in gaps)
     ]
+
+
+@pytest.mark.parametrize("connector", LANDINGS)
+def test_labels_of_some_returns_are_found_by_their_ids(floor: Floor, warehouse: sa.Engine, connector: str) -> None:
+    floor.settings(**settings(connector))
+    *_, (at, shop) = told()
+    land(warehouse, LANDINGS[connector](shop, at), is_complete=connector == "canonical")
+    origin, zone = source.Source(warehouse, floor.shop), floor.shop.zone
+
+    def labels(chunks: Iterable[source.Raw]) -> list[source.Row]:
+        rows = [source.LABELS.normal(row, zone) for chunk in chunks for row in chunk.rows]
+        return sorted((row for row in rows if row), key=str)
+
+    every = labels(origin.read(source.LABELS, source.Cursor()))
+    two = sorted({row[0] for row in every})[:2]
+    wanted = [row for row in every if row[0] in two]
+    assert len({row[0] for row in wanted}) == 2
+    assert labels(origin.read_of(source.LABELS, two)) == wanted
