@@ -225,7 +225,7 @@ def write(floor: Floor, table: str, row: dict[str, Any], *, keeps_all: bool) -> 
 USUAL = settings(
     deadline=None, max_examples=5, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-LONG = settings(USUAL, max_examples=250)
+LONG = settings(USUAL, max_examples=60)
 
 RETURNS = [VERSIONS, WITH_LABEL]
 
