@@ -34,7 +34,7 @@ class Receiver:
                 return
 
         with HTTPServer(("127.0.0.1", 0), Handler) as server:
-            thread = threading.Thread(target=server.serve_forever)
+            thread = threading.Thread(target=server.serve_forever, daemon=True)
             thread.start()
             yield server.server_port
             server.shutdown()

@@ -27,7 +27,7 @@ class Collector:
                 return
 
         with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-            thread = threading.Thread(target=server.serve_forever)
+            thread = threading.Thread(target=server.serve_forever, daemon=True)
             thread.start()
             yield {
                 "AIRFLOW__METRICS__OTEL_ON": "True",
