@@ -11,6 +11,7 @@ from airflow.sdk import Context
 from airflow.sdk.exceptions import AirflowSkipException
 
 from loop_attentive import decisions, runs, settings
+from loop_attentive.errors import NeedsMending
 from loop_attentive.mirror import Look
 from loop_attentive.operators import StepOperator, ledger, told_once
 from loop_attentive.settings import Shop
@@ -106,21 +107,20 @@ class AskOperator(TriggerDagRunOperator):
     template_fields: Sequence[str] = ("shop",)
 
     def __init__(self, *, shop: Shop, **kwargs: Any) -> None:
-        # The same run, cleared, asks no second time. A DAG that is paused would keep the question to itself.
-        super().__init__(
-            trigger_dag_id=shop.resolve_dag,
-            logical_date=None,
-            skip_when_already_exists=True,
-            fail_when_dag_is_paused=True,
-            **kwargs,
-        )
+        # The same run, cleared, asks no second time.
+        super().__init__(trigger_dag_id=shop.resolve_dag, logical_date=None, skip_when_already_exists=True, **kwargs)
         self.shop = shop.name
 
     def execute(self, context: Context) -> None:
         with told_once(), ledger() as conn:
             held = decisions.unasked(conn, settings.load()[self.shop])
-        if not held:
-            raise AirflowSkipException("Nothing is held that nobody has been asked about.")
+            if not held:
+                raise AirflowSkipException("Nothing is held that nobody has been asked about.")
+            if context["ti"].get_dag(self.trigger_dag_id).is_paused:  # it would keep the question to itself
+                raise NeedsMending(
+                    f"{held} events are held, and {self.trigger_dag_id}, which would ask what to do with them, is "
+                    "paused: unpause it and clear this task, or leave it to the next run."
+                )
         asker = context["dag_run"]
         self.log.info("%d events are held: %s asks what to do with them.", held, self.trigger_dag_id)
         self.trigger_run_id = f"{asker.dag_id}__{asker.run_id}"[-LONGEST_RUN_ID:]

@@ -1,0 +1,121 @@
+"""The step that has a person asked, as Airflow's own runner plays it; only Airflow's API server is made up."""
+
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import psycopg
+import pytest
+from airflow.sdk import DAG
+from airflow.sdk.api.client import Client
+from airflow.sdk.api.datamodels._generated import TaskInstance
+from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.execution_time.supervisor import TaskRunResult, run_task_in_process
+
+from loop_attentive import settings
+from loop_attentive.decision_operators import AskOperator
+from loop_attentive.settings import Shop
+from tests.floor import Floor
+
+HOURLY, RESOLVE, RUN = "loop_attentive_hourly", "loop_attentive_resolve", "scheduled__1"
+
+
+class Api:
+    """What a task asks of Airflow's API server. triggered: the form of each run that it asked for."""
+
+    def __init__(self) -> None:
+        self.is_paused = False
+        self.triggered: dict[tuple[str, str], dict[str, Any]] = {}
+        self.xcoms: dict[str, Any] = {}
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        match request.method, request.url.path.strip("/").split("/"):
+            case "PATCH", ["task-instances", _, "run"]:
+                now = datetime.now(UTC).isoformat()
+                run: dict[str, Any] = {
+                    "dag_id": HOURLY, "run_id": RUN, "logical_date": now, "data_interval_start": now,
+                    "data_interval_end": now, "run_after": now, "start_date": now, "end_date": None,
+                    "run_type": "scheduled", "state": "running", "consumed_asset_events": [], "partition_key": None,
+                }  # fmt: skip
+                return httpx.Response(200, json={"dag_run": run, "max_tries": 3, "should_retry": True})
+            case "GET", ["dags", dag_id]:
+                about = dict.fromkeys(
+                    ("bundle_name", "bundle_version", "relative_fileloc", "owners", "next_dagrun"), None
+                )
+                return httpx.Response(200, json={"dag_id": dag_id, "is_paused": self.is_paused, "tags": []} | about)
+            case "POST", ["dag-runs", dag_id, run_id]:
+                if (dag_id, run_id) in self.triggered:
+                    return httpx.Response(409, json={"detail": "there already"})
+                self.triggered[dag_id, run_id] = json.loads(request.content)["conf"]
+                return httpx.Response(204)
+            case "POST", ["xcoms", _, _, _, key]:
+                self.xcoms[key] = json.loads(request.content)
+                return httpx.Response(201, json={"message": "set"})
+            case "GET", ["xcoms", _, _, _, key] if key in self.xcoms:
+                return httpx.Response(200, json={"key": key, "value": self.xcoms[key]})
+            case "GET", _:
+                return httpx.Response(404, json={"detail": "not found"})
+        return httpx.Response(204)
+
+
+@pytest.fixture
+def floor(ledger: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Floor]:
+    """A shop that holds three events."""
+    info = psycopg.conninfo.conninfo_to_dict(ledger)
+    database = {"conn_type": "postgres", "host": info["host"], "login": info["user"], "schema": info["dbname"]}
+    monkeypatch.setenv("AIRFLOW_CONN_LOOP_ATTENTIVE_DB", json.dumps(database))
+    monkeypatch.setattr(settings, "load", lambda: {"default": Shop(name="default")})
+    now = datetime.now(UTC)
+    with closing(Floor(ledger, max_events_per_run=0, enabled_at=now - timedelta(days=1))) as floor:
+        for return_id in ("1", "2", "3"):
+            floor.ret(return_id, created_at=now - timedelta(hours=1))
+        events = floor.run(now, "Loop Return Created")
+        assert [event.status for event in events] == ["held"] * 3
+        yield floor
+
+
+def asked(api: Api) -> TaskRunResult:
+    """How the task ends."""
+    with DAG(HOURLY, schedule=None):
+        task = AskOperator(task_id="ask", shop=Shop(name="default"), retries=3)
+    instance = TaskInstance(
+        id=uuid4(), task_id="ask", dag_id=HOURLY, run_id=RUN, try_number=1, dag_version_id=uuid4(), map_index=-1
+    )
+    client = Client(base_url="http://api", token="", transport=httpx.MockTransport(api))
+    return run_task_in_process(instance, task, client)
+
+
+def test_what_is_held_is_asked_about_once_and_the_tasks_link_leads_there(floor: Floor) -> None:
+    api = Api()
+    assert asked(api).state == "success"
+    [((dag_id, run_id), form)] = api.triggered.items()
+    assert (dag_id, run_id) == (RESOLVE, f"{HOURLY}__{RUN}")
+    assert (form["action"], form["states"], form["unasked"]) == ("send", ["held"], True)
+    assert api.xcoms["_link_TriggerDagRunLink"].endswith(f"/dags/{RESOLVE}/runs/{run_id}")
+    assert asked(api).state == "skipped"
+    assert len(api.triggered) == 1
+
+
+def test_nobody_is_asked_when_nothing_is_held(floor: Floor) -> None:
+    floor.conn.execute("UPDATE event SET status = 'pending'")
+    api = Api()
+    api.is_paused = True
+    assert asked(api).state == "skipped"
+    assert api.triggered == {}
+
+
+def test_a_paused_dag_that_would_ask_fails_the_task_in_a_line_that_says_what_to_do(floor: Floor) -> None:
+    api = Api()
+    api.is_paused = True
+    ended = asked(api)
+    assert ended.state == "failed", "no retry unpauses it"
+    assert isinstance(ended.error, AirflowFailException)
+    assert str(ended.error) == (
+        "3 events are held, and loop_attentive_resolve, which would ask what to do with them, is paused: "
+        "unpause it and clear this task, or leave it to the next run."
+    )
+    assert api.triggered == {}
