@@ -36,6 +36,9 @@ DEFAULT_SHOP = "default"
 FORBIDDEN_IN_TYPES = "\"'(){}[]\\|,"
 """Characters that Attentive does not take in the type of an event."""
 
+NO_PLACES = {"localtime", "posixrules", "Factory", "posix", "right"}
+"""Files and folders beside the time zones that are none: whether they are there, and with what, differs by machine."""
+
 RULES_LOOK_BACK_DAYS = 31
 """How far back the rules read the mirror, which must hold more than that."""
 
@@ -90,6 +93,8 @@ def _phone_region(region: str) -> str:
 
 def _time_zone(name: str) -> str:
     try:
+        if name.split("/")[0] in NO_PLACES:
+            raise ValueError
         ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
         raise ValueError("should be an IANA time zone, such as UTC or America/New_York") from None
