@@ -7,6 +7,7 @@ import pytest
 import sqlalchemy as sa
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import TransactionStatus
 
 from loop_attentive import db
 from loop_attentive.errors import NeedsMending
@@ -73,3 +74,22 @@ def test_a_database_that_can_only_be_read_is_told_in_one_line(ledger: str) -> No
     set_for_others(ledger, default_transaction_read_only="on")
     with pytest.raises(NeedsMending, match=r"connection loop_attentive_db can only be read: .*Name the primary"):
         db.connect(ledger)
+
+
+def test_a_transaction_may_last_whatever_is_set_for_others(ledger: str) -> None:
+    with psycopg.connect(ledger) as server:
+        if server.info.server_version < db.HAS_TRANSACTION_TIMEOUT:
+            pytest.skip("PostgreSQL knows transaction_timeout from 17 on.")
+    set_for_others(ledger, transaction_timeout="30s")
+
+    async def told(autocommit: bool) -> tuple[str, bool, TransactionStatus]:
+        async with await db.aconnect(ledger, autocommit=autocommit) as conn:
+            status = conn.info.transaction_status
+            [(timeout,)] = await (await conn.execute("SHOW transaction_timeout")).fetchall()
+            return timeout, conn.autocommit, status
+
+    for autocommit in (True, False):
+        with db.connect(ledger, autocommit=autocommit) as conn:
+            assert (conn.info.transaction_status, conn.autocommit) == (TransactionStatus.IDLE, autocommit)
+            assert conn.execute("SHOW transaction_timeout").fetchall() == [("0",)]
+        assert asyncio.run(told(autocommit)) == ("0", autocommit, TransactionStatus.IDLE)

@@ -31,6 +31,10 @@ SETTINGS = {
 }
 """Of our sessions, whatever the server's, the database's or the role's are: those are made for other work."""
 
+HAS_TRANSACTION_TIMEOUT = 170_000
+NO_TRANSACTION_TIMEOUT = "SET transaction_timeout = 0"
+"""As the other timeouts in SETTINGS, but an older server would refuse a session that begins with it."""
+
 SESSION = {
     "application_name": "loop_attentive",
     "client_encoding": "UTF8",
@@ -90,6 +94,9 @@ def connect(conninfo: str, *, autocommit: bool = False) -> psycopg.Connection[An
     """A connection whose session has our SETTINGS; raises NeedsMending when the server does not let us in, or write."""
     try:
         connection = psycopg.connect(libpq.make_conninfo(conninfo, **SESSION), autocommit=autocommit)
+        if connection.info.server_version >= HAS_TRANSACTION_TIMEOUT:
+            connection.execute(NO_TRANSACTION_TIMEOUT)
+            connection.commit()
     except psycopg.OperationalError as error:
         raise unreachable(error) from None
     if {"on"} & set(map(connection.info.parameter_status, ("in_hot_standby", "default_transaction_read_only"))):
@@ -103,7 +110,11 @@ def connect(conninfo: str, *, autocommit: bool = False) -> psycopg.Connection[An
 
 async def aconnect(conninfo: str, *, autocommit: bool = False) -> psycopg.AsyncConnection[Any]:
     """As connect, for coroutines; raises psycopg.OperationalError, which the sender may wait out."""
-    return await psycopg.AsyncConnection.connect(libpq.make_conninfo(conninfo, **SESSION), autocommit=autocommit)
+    connection = await psycopg.AsyncConnection.connect(libpq.make_conninfo(conninfo, **SESSION), autocommit=autocommit)
+    if connection.info.server_version >= HAS_TRANSACTION_TIMEOUT:
+        await connection.execute(NO_TRANSACTION_TIMEOUT)
+        await connection.commit()
+    return connection
 
 
 class DatabaseAway(Exception):
