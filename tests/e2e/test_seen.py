@@ -3,41 +3,20 @@
 import json
 from concurrent.futures import Future
 from datetime import UTC, datetime
-from typing import Any
 
 import psycopg
 import pytest
 from playwright.sync_api import expect
-from psycopg import sql
 
 from loop_attentive.catalogue import CATALOGUE
 from sandbox.attentive import Fault
 from sandbox.browser import CHROMIUM, browser, open_run, show_graph
 from sandbox.processes import wait_until
-from tests.e2e.house import (
-    EMAIL,
-    FORGOTTEN_EMAIL,
-    FORGOTTEN_PHONE,
-    HOUR,
-    KEY,
-    LABEL_URL,
-    LOOP_KEY,
-    NAME,
-    PHONE,
-    PHONE_DIGITS,
-    STATUS_PAGE,
-    TRACKING_URL,
-    House,
-    Run,
-)
+from tests.e2e import leaks
+from tests.e2e.house import EMAIL, HOUR, LABEL_URL, NAME, PHONE_DIGITS, STATUS_PAGE, TRACKING_URL, House, Run
 from tests.e2e.story import story
 
 pytestmark = pytest.mark.usefixtures("stories")
-
-PRIVATE = (
-    PHONE, PHONE_DIGITS, EMAIL, NAME, STATUS_PAGE, TRACKING_URL, LABEL_URL, KEY, LOOP_KEY,
-    FORGOTTEN_PHONE.removeprefix("+1"), FORGOTTEN_EMAIL,
-)  # fmt: skip
 
 WHERE_KEYS_LIVE = {"connection"}
 """Airflow's own table of connections."""
@@ -158,40 +137,20 @@ def test_nothing_private_is_where_it_may_be_seen(house: House) -> None:
         assert word in told, f"{word} came as far as Attentive"
     logs = house.log_files()
     assert len(logs) > 50
-    for path in logs:
-        assert not private_words(path.read_text()), path
-    metrics = b"".join(house.metrics.said).decode("latin-1")
-    assert "loop_attentive_hourly" in metrics
-    assert not private_words(metrics)
-    with psycopg.connect(house.metadata) as metadata:
-        tables = {name for (name,) in metadata.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")}
-        assert {"xcom", "rendered_task_instance_fields", "log"} < tables
-        for table in tables - WHERE_KEYS_LIVE:
-            assert not seen_in(metadata, table), table
-    ledger = house.merchants["default"].ledger
-    relations = {
-        name
-        for (name,) in ledger.execute(
-            "SELECT relname FROM pg_class WHERE relnamespace = 'loop_attentive'::regnamespace AND relkind IN ('r', 'v')"
-        )
-    }
-    views = {"event", "attempt", "run", "decision", "plan", "purged"}
-    assert {f"audit_{view}" for view in views} < relations
-    assert seen_in(ledger, "mirror_return") >= {EMAIL, NAME, STATUS_PAGE}, "the search finds what is there"
-    for relation in relations - WHERE_PEOPLE_LIVE:
-        assert not seen_in(ledger, relation), relation
+    assert leaks.in_files(logs) == {}
     for kind in KINDS:
         assert any(f"dag_id=loop_attentive_{kind}" in str(path) for path in logs), f"{kind} was looked at too"
-
-
-def seen_in(connection: psycopg.Connection[Any], table: str) -> set[str]:
-    query = sql.SQL("SELECT coalesce(string_agg(t::text, ' '), '') FROM {} AS t").format(sql.Identifier(table))
-    [(text,)] = connection.execute(query).fetchall()
-    return private_words(text)
-
-
-def private_words(text: str) -> set[str]:
-    return {word for word in PRIVATE if word in text}
+    assert b"loop_attentive_hourly" in b"".join(house.metrics.said)
+    assert leaks.in_metrics(house.metrics.said) == set()
+    with psycopg.connect(house.metadata) as metadata:
+        assert leaks.relations(metadata, "public") > {"xcom", "rendered_task_instance_fields", "log"}
+        assert leaks.in_tables(metadata, "public", but=WHERE_KEYS_LIVE) == {}
+    ledger = house.merchants["default"].ledger
+    views = {"event", "attempt", "run", "decision", "plan", "purged"}
+    assert leaks.relations(ledger, "loop_attentive") > {f"audit_{view}" for view in views}
+    found = leaks.in_tables(ledger, "loop_attentive")
+    assert found["mirror_return"] >= {EMAIL, NAME, STATUS_PAGE}, "the search finds what is there"
+    assert found.keys() <= WHERE_PEOPLE_LIVE
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="There is no Chromium to look with (on Debian: apt install chromium).")
