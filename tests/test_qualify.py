@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from loop_attentive import catalogue, db, mirror, qualify, rules, runs
+from loop_attentive import catalogue, db, decisions, mirror, qualify, rules, runs
 from loop_attentive.catalogue import BY_NAME, CATALOGUE
 from loop_attentive.event_id import event_id
 from tests.floor import DAY, HOUR, T0, Event, Floor
@@ -257,6 +257,40 @@ def test_what_is_pending_obeys_a_test_list_and_a_switch_that_came_later(floor: F
         "4": ("suppressed", "not on the test list"),
     }
     assert floor.outcomes("Loop Label Created") == {"4": ("suppressed", "switched off")}
+
+
+def test_what_is_pending_obeys_an_enabled_at_that_came_later(floor: Floor) -> None:
+    floor.start()
+    floor.ret("1", created_at=T0 + HOUR)
+    floor.ret("2", created_at=T0 + HOUR + TICK)
+    floor.ret("3", created_at=T0 + HOUR, customer_phone=None)
+    floor.ret("4", created_at=T0 + HOUR)
+    floor.run(T0 + 2 * HOUR, CREATED)
+    floor.conn.execute("UPDATE event SET status = 'held' WHERE return_id = '4'")
+    asker = decisions.Asker("default", "resolve", "r")
+    sends = decisions.Selection(action="send", states=["held"], why="a test")
+    decisions.propose(floor.conn, floor.shop, asker, sends)
+    decisions.decide(floor.conn, floor.shop, asker, sends, who="ann")
+    assert qualify.obey_settings(floor.conn, floor.shop) == 0
+
+    floor.settings(enabled_at=T0 + HOUR)
+    assert qualify.obey_settings(floor.conn, floor.shop) == 1
+    floor.ret("3", customer_phone="415-555-2671")
+    floor.look(T0 + 3 * HOUR)
+    assert floor.judge_again(T0 + 3 * HOUR) == 0
+    assert floor.outcomes(CREATED) == {
+        "1": ("suppressed", "baseline"),
+        "2": ("pending", None),
+        "3": ("invalid", "no recipient"),
+        "4": ("pending", None),  # a person has decided
+    }
+    assert [event.return_id for event in floor.events() if event.body] == ["2", "4"]
+    assert floor.run(T0 + 4 * HOUR, CREATED) == []
+
+    floor.settings(enabled_at=T0 + 2 * HOUR, events_off=[CREATED])
+    qualify.obey_settings(floor.conn, floor.shop)
+    assert floor.outcomes(CREATED)["2"] == ("suppressed", "baseline")  # the first reason of those that hold
+    assert floor.outcomes(CREATED)["4"] == ("suppressed", "switched off")
 
 
 @pytest.mark.parametrize(("bound", "status"), [(3, "pending"), (2, "held"), (0, "held"), (None, "pending")])

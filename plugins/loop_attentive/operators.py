@@ -226,7 +226,9 @@ class PlanOperator(StepOperator):
 
         run = run_of(context, conn, shop)
         if forbidden := qualify.obey_settings(conn, shop):
-            self.log.info("%d events that were pending are suppressed: events_off, only_recipients.", forbidden)
+            self.log.info(
+                "%d events that were pending are suppressed: enabled_at, events_off, only_recipients.", forbidden
+            )
         if again := qualify.judge_again(conn, shop, run=run):
             self.log.info("%d events of earlier runs may go out after all.", again)
         if why_not := why_nothing_is_sent(conn, shop):

@@ -332,18 +332,22 @@ def judge_again(
             {
                 "shop": shop.name,
                 "not_before": now - MAX_LATENESS,
-                "shadow_since": shop.enabled_at if shop.mode == "live" else None,
+                "enabled_at": shop.enabled_at,
+                "is_live": shop.mode == "live",
             },
         )
         return _judge_known(conn, cur, shop, run, now)
 
 
 def obey_settings(conn: psycopg.Connection[Any], shop: Shop) -> int:
-    """Suppresses, and commits, what was pending when events_off or only_recipients came to forbid it; how many."""
-    if not shop.events_off and not shop.only_recipients:
+    """Suppresses, and commits, what was pending when enabled_at, events_off or only_recipients came to forbid it; how
+    many.
+    """
+    if not shop.enabled_at and not shop.events_off and not shop.only_recipients:
         return 0
     parameters = {
         "shop": shop.name,
+        "enabled_at": shop.enabled_at,
         "events_off": list(shop.events_off),
         "everybody": not shop.only_recipients,
         "listed": people.hashes(shop.only_recipients, people.hash_key(conn)),

@@ -1,15 +1,26 @@
--- What was pending when a type was switched off, or a test list was given, is not sent either: as if it were judged now.
+-- What was pending when enabled_at was moved past its fact, its type was switched off, or a test list was given, is not
+-- sent either: as if it were judged now. What a person has decided to send, whenever it happened, is no baseline again.
 -- Who is on the list by one contact gets nothing by the other.
 WITH forbidden AS MATERIALIZED (
-    SELECT e.event_id, j.is_off, j.by_phone, j.by_email
+    SELECT e.event_id, l.by_phone, l.by_email, j.reason
     FROM event AS e
     CROSS JOIN LATERAL (
         SELECT
-            e.event_type = ANY (%(events_off)s::text[]) AS is_off,
             %(everybody)s OR coalesce(e.phone_hash = ANY (%(listed)s::bigint[]), false) AS by_phone,
             %(everybody)s OR coalesce(e.email_hash = ANY (%(listed)s::bigint[]), false) AS by_email
+    ) AS l
+    CROSS JOIN LATERAL (
+        SELECT
+            CASE
+                WHEN
+                    e.fact_at <= %(enabled_at)s::timestamptz
+                    AND NOT EXISTS (SELECT FROM decision_event AS d WHERE d.event_id = e.event_id)
+                    THEN 'baseline'
+                WHEN e.event_type = ANY (%(events_off)s::text[]) THEN 'switched off'
+                WHEN NOT (l.by_phone OR l.by_email) THEN 'not on the test list'
+            END AS reason
     ) AS j
-    WHERE e.shop = %(shop)s AND e.status = 'pending' AND (j.is_off OR NOT j.by_phone OR NOT j.by_email)
+    WHERE e.shop = %(shop)s AND e.status = 'pending' AND (j.reason IS NOT NULL OR NOT l.by_phone OR NOT l.by_email)
     ORDER BY e.event_id -- as everybody locks them
     FOR UPDATE OF e
 ),
@@ -17,14 +28,14 @@ unlisted AS (
     UPDATE event AS e
     SET body = e.body::jsonb #- CASE WHEN f.by_phone THEN '{user,email}' ELSE '{user,phone}' END::text[]
     FROM forbidden AS f
-    WHERE e.event_id = f.event_id AND NOT f.is_off AND f.by_phone <> f.by_email
+    WHERE e.event_id = f.event_id AND f.reason IS NULL
 )
 UPDATE event AS e
 SET
     status = 'suppressed',
-    reason = CASE WHEN f.is_off THEN 'switched off' ELSE 'not on the test list' END,
+    reason = f.reason,
     body = NULL,
     lease = NULL,
     lease_until = NULL
 FROM forbidden AS f
-WHERE e.event_id = f.event_id AND (f.is_off OR NOT (f.by_phone OR f.by_email));
+WHERE e.event_id = f.event_id AND f.reason IS NOT NULL;

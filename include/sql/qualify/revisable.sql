@@ -1,5 +1,5 @@
--- Events to judge again: those that had no recipient, within their lateness, whose return's contact has changed since;
--- and, when a shop goes live, those of its shadow whose fact is later than the settings' enabled_at.
+-- Events to judge again, if their fact is later than the settings' enabled_at: those that had no recipient, within their
+-- lateness, whose return's contact has changed since; and, when a shop goes live with such a time, those of its shadow.
 INSERT INTO candidate
 SELECT e.event_id, e.event_type, e.key, e.return_id, e.fact_at, e.occurred_at, e.detail, false, true, e.own_time
 FROM event AS e
@@ -16,7 +16,9 @@ WHERE
     AND e.status = 'invalid'
     AND e.reason = 'no recipient'
     AND e.occurred_at >= %(not_before)s
+    AND (e.fact_at <= %(enabled_at)s::timestamptz) IS NOT TRUE
 UNION ALL
 SELECT e.event_id, e.event_type, e.key, e.return_id, e.fact_at, e.occurred_at, e.detail, false, true, e.own_time
 FROM event AS e
-WHERE e.shop = %(shop)s AND e.status = 'suppressed' AND e.reason = 'shadow' AND e.fact_at > %(shadow_since)s;
+WHERE
+    %(is_live)s AND e.shop = %(shop)s AND e.status = 'suppressed' AND e.reason = 'shadow' AND e.fact_at > %(enabled_at)s;
