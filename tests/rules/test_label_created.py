@@ -47,6 +47,27 @@ def test_a_label_that_got_its_number_later_is_timed_by_that_and_not_by_its_makin
     }
 
 
+def test_of_two_labels_one_is_that_which_had_no_number_and_the_other_is_new(floor: Floor) -> None:
+    floor.start()
+    for return_id in ("alike", "told apart"):
+        floor.ret(return_id, created_at=T0 + HOUR)
+        floor.label(return_id, None, status="pending", created_at=T0 + HOUR, updated_at=T0 + HOUR)
+    assert floor.run(T0 + 2 * HOUR, CREATED) == []
+    floor.renumber_label("alike", number="A", updated_at=T0 + 3 * HOUR)
+    floor.label("alike", "B", created_at=T0 + HOUR, updated_at=T0 + 3 * HOUR)
+    floor.renumber_label("told apart", number="B")
+    floor.label("told apart", "A", updated_at=T0 + HOUR)
+    assert floor.occurrences(T0 + 4 * HOUR, CREATED) == {
+        "alike|A": T0 + 3 * HOUR,  # its touch
+        "alike|B": T0 + HOUR,  # its making
+        "told apart|A": T0 + HOUR,  # its touch, at first sight
+        "told apart|B": T0 + 4 * HOUR,  # the look, for it was not touched since it had no number
+    }
+    for return_id in ("alike", "told apart"):
+        floor.label(return_id, "C", created_at=T0 + HOUR, updated_at=T0 + 5 * HOUR)
+    assert floor.occurrences(T0 + 6 * HOUR, CREATED) == {"alike|C": T0 + HOUR, "told apart|C": T0 + HOUR}
+
+
 def test_a_first_look_at_labels_without_any_time_sends_nothing(floor: Floor) -> None:
     for number in range(5):
         floor.ret(str(number), created_at=T0 - DAY)

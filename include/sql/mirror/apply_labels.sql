@@ -82,7 +82,8 @@ FROM (
         s.ever_shipped AND NOT m.ever_shipped AS is_newly_shipped,
         m.tracking_status AS old_status,
         s.updated_at IS NOT NULL AND s.updated_at IS DISTINCT FROM m.updated_at AS is_moved,
-        n.return_id IS NOT NULL AS had_no_number,
+        n.return_id IS NOT NULL AND m.number IS NULL AS had_no_number,
+        s.created_at IS DISTINCT FROM n.created_at AS is_dated_otherwise,
         s.updated_at IS DISTINCT FROM n.updated_at AS is_moved_since_no_number,
         CASE WHEN m.number IS NULL THEN '{}' ELSE array_remove(ARRAY[
             CASE WHEN s.carrier IS DISTINCT FROM m.carrier THEN 'carrier' END,
@@ -107,6 +108,19 @@ FROM (
     WHERE s.is_held AND (s.updated_at >= m.updated_at) IS NOT FALSE
 ) AS compared
 WHERE is_new OR is_moved OR is_newly_shipped OR fields <> '{}';
+
+-- Of several that may be the one seen without a number, that is which is dated like it; the others are new labels.
+UPDATE label_in AS l
+SET had_no_number = false
+WHERE
+    l.had_no_number
+    AND EXISTS (
+        SELECT
+        FROM label_in AS o
+        WHERE
+            o.return_id = l.return_id AND o.had_no_number
+            AND (o.is_dated_otherwise, o.number) < (l.is_dated_otherwise, l.number)
+    );
 
 INSERT INTO change (
     shop, source_table, return_id, subject, seen_at, fields, old_status, new_status, updated_at, live, previous_look_at
@@ -167,5 +181,5 @@ CROSS JOIN LATERAL (
     LIMIT 1
 ) AS numberless
 WHERE l.is_new AND l.number <> ''
-ORDER BY l.return_id, l.number
+ORDER BY l.return_id, NOT l.had_no_number, l.number
 ON CONFLICT (shop, return_id, number) DO UPDATE SET became = excluded.became;
