@@ -1,11 +1,12 @@
 """Connectors: how a warehouse lays out Loop's data, and the SELECTs that yield the canonical columns from it.
 
 A connector is a folder in include/sql/sources: a SELECT for each canonical table, views that these share, and
-connector.yaml, which tells what the connector can. Shopify's and Stripe's tables, which other connectors bring, stand
-in include/sql/beside. A SELECT is written once, in PostgreSQL's dialect, and names schemas by what is in them:
+connector.yaml, which tells what the connector can. A view of several connectors stands beside their folders. Shopify's
+and Stripe's tables, which other connectors bring, stand in include/sql/beside. A SELECT is written once, in
+PostgreSQL's dialect, and names schemas by what is in them:
 
     loop, shopify, stripe, log   tables of the warehouse; the shop's settings tell their schemas
-    connector                    a view: another SELECT of the connector's folder
+    connector                    a view: another SELECT of the connector's folder, or of include/sql/sources
     beside                       a view: a SELECT of include/sql/beside/<system>/<its connector>, or beside/<system>
     shop                         a view: the SELECT that yields a canonical table of this shop
 
@@ -282,7 +283,7 @@ class Layout:
     def _view(self, kind: str, name: str) -> Path | None:
         if kind == "shop":
             return self._file(name)
-        folders = [SOURCES / self.shop.connector]
+        folders = [SOURCES / self.shop.connector, SOURCES]
         if kind == "beside":
             shopify, stripe = self.shop.shopify, self.shop.stripe
             folders = [BESIDE / "shopify" / shopify.connector] if shopify else []

@@ -242,7 +242,7 @@ def test_a_rule_that_needs_what_the_connector_does_not_tell_is_off_and_says_so(
 
 @cache
 def every_column() -> frozenset[str]:
-    files = [*SOURCES.glob("*/*.sql"), *BESIDE.rglob("*.sql")]
+    files = [*SOURCES.rglob("*.sql"), *BESIDE.rglob("*.sql")]
     return frozenset(
         column.name
         for file in files
