@@ -103,6 +103,16 @@ def ret(number: int, updated_at: datetime = NOW - DAY, **more: Any) -> dict[str,
     } | more
 
 
+@pytest.fixture
+def following(api: LoopApi, destination: Any, floor: Floor, warehouse: sa.Engine) -> Floor:
+    """A shop that reads what the sync lands, after its first look: what comes from now on is news."""
+    floor.settings(loop_api="loop_api")
+    floor.engine = warehouse
+    sync(api, destination, floor.shop, now=NOW)
+    floor.run(NOW)
+    return floor
+
+
 def test_every_state_and_every_page_arrives(loop: Loop, api: LoopApi, destination: Any, warehouse: sa.Engine) -> None:
     states = ["open", "closed", "cancelled", "expired", "review"]
     loop.page_size = 3
@@ -244,12 +254,8 @@ def test_rows_without_an_id_are_left_out_and_counted(loop: Loop, api: LoopApi, d
 
 
 def test_the_tracking_url_of_the_shipping_notices_reaches_the_event(
-    loop: Loop, api: LoopApi, destination: Any, floor: Floor, warehouse: sa.Engine
+    loop: Loop, api: LoopApi, destination: Any, following: Floor
 ) -> None:
-    floor.settings(loop_api="loop_api")
-    floor.engine = warehouse
-    sync(api, destination, floor.shop, now=NOW)
-    floor.run(NOW)
     label = {"carrier": "USPS", "tracking_number": "94", "status": "new", "updated_at": (NOW + MINUTE).isoformat()}
     loop.put(ret(7, NOW + MINUTE, created_at=(NOW + MINUTE).isoformat(), labels=[label]))
     loop.notices.append(
@@ -261,9 +267,9 @@ def test_the_tracking_url_of_the_shipping_notices_reaches_the_event(
             "created_at": (NOW + MINUTE).isoformat(),
         }
     )
-    assert sync(api, destination, floor.shop, now=NOW + 5 * MINUTE) == Landed(returns=1, notices=1)
-    floor.run(NOW + 10 * MINUTE)
-    [event] = [event for event in floor.events() if event.event_type == "Loop Label Created"]
+    assert sync(api, destination, following.shop, now=NOW + 5 * MINUTE) == Landed(returns=1, notices=1)
+    following.run(NOW + 10 * MINUTE)
+    [event] = [event for event in following.events() if event.event_type == "Loop Label Created"]
     assert event.properties["trackingUrl"] == "https://track/94"
 
 
@@ -348,20 +354,16 @@ ODD: list[dict[str, Any]] = [
 
 
 def test_odd_values_stop_no_sync(
-    loop: Loop, api: LoopApi, destination: Any, floor: Floor, warehouse: sa.Engine
+    loop: Loop, api: LoopApi, destination: Any, following: Floor, warehouse: sa.Engine
 ) -> None:
-    floor.settings(loop_api="loop_api")
-    floor.engine = warehouse
-    sync(api, destination, floor.shop, now=NOW)
-    floor.run(NOW)
     for number, odd in enumerate(ODD, start=1):
         loop.put(ret(number, NOW + MINUTE, created_at=(NOW + MINUTE).isoformat()) | odd)
-    assert sync(api, destination, floor.shop, now=NOW + 5 * MINUTE).returns == len(ODD)
+    assert sync(api, destination, following.shop, now=NOW + 5 * MINUTE).returns == len(ODD)
     loop.put(ret(100, NOW + 60 * MINUTE, created_at=(NOW + 60 * MINUTE).isoformat()))
-    floor.run(NOW + 60 * MINUTE)
+    following.run(NOW + 60 * MINUTE)
     assert rows(warehouse, "SELECT count(*) FROM loop.returns") == [(len(ODD),)]
-    sync(api, destination, floor.shop, now=NOW + 65 * MINUTE)
-    pending = [event for event in floor.run(NOW + 70 * MINUTE) if event.status == "pending"]
+    sync(api, destination, following.shop, now=NOW + 65 * MINUTE)
+    pending = [event for event in following.run(NOW + 70 * MINUTE) if event.status == "pending"]
     assert [event.return_id for event in pending] == ["100"]
 
 
@@ -545,19 +547,15 @@ def test_what_dlt_remembers_does_not_pile_up(
 
 
 def test_the_first_exchange_of_a_shop_is_told(
-    loop: Loop, api: LoopApi, destination: Any, floor: Floor, warehouse: sa.Engine
+    loop: Loop, api: LoopApi, destination: Any, following: Floor, warehouse: sa.Engine
 ) -> None:
     """Its table was looked at before there was a row in it: else the look that finds it would take it for old."""
-    floor.settings(loop_api="loop_api")
-    floor.engine = warehouse
-    sync(api, destination, floor.shop, now=NOW)
-    floor.run(NOW)
     made = (NOW + MINUTE).isoformat()
     loop.put(ret(1, NOW + MINUTE, created_at=made, exchanges=[{"exchange_id": "9", "out_of_stock": True}]))
-    sync(api, destination, floor.shop, now=NOW + 5 * MINUTE)
-    told = {event.event_type: event.status for event in floor.run(NOW + 10 * MINUTE)}
+    sync(api, destination, following.shop, now=NOW + 5 * MINUTE)
+    told = {event.event_type: event.status for event in following.run(NOW + 10 * MINUTE)}
     assert told == {"Loop Return Created": "pending", "Loop Exchange Out Of Stock": "pending"}
-    absent = Source(warehouse, floor.shop).layout.absent()
+    absent = Source(warehouse, following.shop).layout.absent()
     assert not [table for table, columns in absent.items() if not columns]
 
 
