@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from importlib.util import find_spec
 from typing import Any
 
 import psycopg
@@ -261,7 +262,10 @@ def test_a_shop_that_syncs_by_itself_is_told_what_that_needs(
             problems = " ".join(check_shop(floor.conn, floor.shop).problems)
             assert "The sync makes the tables: switch loop_attentive_sync on" in problems
             assert (str(says) in problems) is (says is not None)
-    connections(conn_type="snowflake")
+    connections(conn_type="snowflake", login="loader", password="secret", extra={"account": "a", "database": "d"})
+    problems = " ".join(check_shop(floor.conn, floor.shop).problems)
+    assert ("pip install 'dlt[snowflake]'" in problems) is (find_spec("snowflake") is None)
+    connections(conn_type="bigquery")
     problems = " ".join(check_shop(floor.conn, floor.shop).problems)
     assert "loop_attentive_sync loads into PostgreSQL" in problems
 

@@ -311,6 +311,11 @@ def told_of_source(origin: Source, doing: str) -> Iterator[None]:
             raise NeedsMending(
                 f"{told}: grant its login SELECT on the tables, and see that they are sound, views included."
             ) from None
+        if source.DUCKDB_IS_BUSY in str(error.orig):
+            raise SourceFailed(
+                f"{told}: another process, such as a sync, has the DuckDB file open, and whoever writes must be alone "
+                "with it. The next try comes by itself."
+            ) from None
         raise SourceFailed(
             f"{told}: is the warehouse up, and the connection's host right? Its own log says more."
         ) from None

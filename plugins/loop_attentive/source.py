@@ -37,6 +37,9 @@ MOST_BY_ID = 1_000
 MATCHED_WITHIN = timedelta(hours=1)
 """A payment is taken while a return is made: one at another time than this is not its."""
 
+DUCKDB_IS_BUSY = "Could not set lock on file"
+"""How DuckDB says that another process has the file open: one may write, or many may read."""
+
 Row = tuple[Any, ...]
 
 # ── One form for every value ────────────────────────────────────────────────

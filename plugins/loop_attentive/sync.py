@@ -9,12 +9,12 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import dlt
 from dlt.common.destination.exceptions import DestinationException
@@ -25,6 +25,7 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 from loop_attentive.errors import NeedsMending
 from loop_attentive.loop_api import LoopApi, LoopAway, Row, utc
 from loop_attentive.settings import Shop
+from loop_attentive.source import DUCKDB_IS_BUSY
 
 OVERLAP = timedelta(minutes=15)
 """So much is asked for again: clocks differ, and a list may be a little behind what it lists."""
@@ -33,7 +34,7 @@ NOTICES_BACK = timedelta(days=2)
 """The report of notices does not say which of their times its days are of."""
 
 STATES_KEPT = 10
-"""What dlt remembers it writes anew with each sync, and never deletes."""
+"""What dlt remembers it writes anew with each sync, and never deletes: so many of a shop's stay, and the newest."""
 
 # dlt would tell its makers of every run, look for settings of its own among Airflow's variables, and log what a
 # database said of a row that it did not take, which quotes the row.
@@ -68,12 +69,21 @@ class SyncFailed(Exception):
     """The rows could not be landed; a retry may help. Names the step and the kind of error, never a row."""
 
 
-def sync(api: LoopApi, destination: Any, shop: Shop, *, now: datetime, since: datetime | None = None) -> Landed:
+def sync(
+    api: LoopApi,
+    destination: Any,
+    shop: Shop,
+    *,
+    now: datetime,
+    since: datetime | None = None,
+    still_alone: Callable[[], None] = lambda: None,
+) -> Landed:
     """Lands what Loop has changed since the last sync, which the warehouse itself remembers.
 
     destination: dlt's. now: aware. since: from then, where the last sync did not end earlier. The first sync reaches
     back as far as the mirror. How far a sync has come counts with the row in `_dlt_loads` that ends it, so one that
-    dies is repeated whole by the next. Two at once would spoil each other's work: the caller keeps them apart.
+    dies is repeated whole by the next. Two at once would spoil each other's work: the caller keeps them apart, and
+    still_alone raises where it no longer does.
 
     Raises LoopAway, SyncFailed, and NeedsMending when Loop refuses.
     """
@@ -89,16 +99,15 @@ def sync(api: LoopApi, destination: Any, shop: Shop, *, now: datetime, since: da
             source = _loop(api, shop, now, since, landed)
             _make_children(source.schema)
             pipeline.sync_destination()  # what the last sync remembered
-            _check_place(pipeline, shop)
+            _prepare_place(pipeline, source.schema.state_table_name, shop)
             pipeline.extract(source)
             pipeline.normalize()
-            pipeline.sync_schema()  # every table, also those that nothing came for
-            pipeline.load()
-            _forget_old_states(pipeline)
-        except PipelineStepFailed as failed:
-            raise _cause(failed) from None
-        except DestinationException as error:
-            raise SyncFailed(f"The warehouse did not take the returns: {type(error).__name__}.") from None
+            with pipeline.sql_client():  # a DuckDB file is ours for the whole of the load
+                still_alone()
+                pipeline.sync_schema()  # every table, also those that nothing came for
+                pipeline.load()
+        except (PipelineStepFailed, DestinationException) as failed:
+            raise _cause(failed, shop) from None
     return landed
 
 
@@ -139,39 +148,48 @@ def _held(folder: Path) -> Iterator[bool]:
         os.close(descriptor)
 
 
-def _check_place(pipeline: dlt.Pipeline, shop: Shop) -> None:
-    """Raises NeedsMending where somebody else's table of returns would be changed into dlt's."""
-    with pipeline.sql_client() as client:
-        found = client.execute_sql(
-            "SELECT table_name FROM information_schema.tables "
-            "WHERE table_schema = %s AND table_name IN ('returns', '_dlt_version')",
-            shop.source_schema,
-        )
-    if [name for (name,) in found or []] == ["returns"]:
+def _prepare_place(pipeline: dlt.Pipeline, states: str, shop: Shop) -> None:
+    """Forgets what is remembered for too long: before the load, whose success nothing may turn into a failure.
+
+    states: the table in which dlt remembers. Raises NeedsMending where somebody else's table of returns would be
+    changed into dlt's.
+    """
+    with cast(Any, pipeline.destination_client()) as client:
+        looked_for = client.get_storage_tables(["returns", "_dlt_version", states])
+        found = {name for name, columns in looked_for if columns}
+        if states in found:
+            _forget_old_states(client.sql_client, states, pipeline.pipeline_name)
+    if "returns" in found and "_dlt_version" not in found:
         raise NeedsMending(
             f"The schema {shop.source_schema} of connection {shop.warehouse} holds a table returns that the sync did "
             "not make, and must not change: give the shop a `schema` of its own, such as loop_synced."
         )
 
 
-def _forget_old_states(pipeline: dlt.Pipeline) -> None:
-    with pipeline.sql_client() as client:
-        table = client.make_qualified_table_name(pipeline.default_schema.state_table_name)
-        newest = f"(SELECT MAX(version) FROM {table} WHERE pipeline_name = %s)"  # noqa: S608
-        client.execute_sql(
-            f"DELETE FROM {table} WHERE pipeline_name = %s AND version <= {newest} - {STATES_KEPT}",  # noqa: S608
-            pipeline.pipeline_name,
-            pipeline.pipeline_name,
-        )
+def _forget_old_states(client: Any, states: str, pipeline: str) -> None:
+    table = client.make_qualified_table_name(states)
+    newest = f"(SELECT MAX(version) FROM {table} WHERE pipeline_name = %s)"  # noqa: S608
+    client.execute_sql(
+        f"DELETE FROM {table} WHERE pipeline_name = %s AND version <= {newest} - {STATES_KEPT}",  # noqa: S608
+        pipeline,
+        pipeline,
+    )
 
 
-def _cause(failed: PipelineStepFailed) -> Exception:
-    """Why a step failed, without dlt's own words, which may quote a row."""
+def _cause(failed: PipelineStepFailed | DestinationException, shop: Shop) -> Exception:
+    """Why dlt failed, without its own words, which may quote a row."""
     error: BaseException | None = failed
     while error is not None:
         if isinstance(error, (LoopAway, NeedsMending)):
             return error
+        if DUCKDB_IS_BUSY in str(error):
+            return SyncFailed(
+                f"The DuckDB file of connection {shop.warehouse} is open in another process, such as a look, and "
+                "whoever writes must be alone with it. Nothing was landed; the next try makes up for it."
+            )
         error = error.__cause__ or error.__context__
+    if isinstance(failed, DestinationException):
+        return SyncFailed(f"The warehouse did not take the returns: {type(failed).__name__}.")
     return SyncFailed(
         f"The sync stopped at its step {failed.step}: {type(failed.exception).__name__}. "
         "May the warehouse's login create and write tables in the shop's schema?"

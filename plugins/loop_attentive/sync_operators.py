@@ -1,14 +1,13 @@
 """The sync from Loop's own API as Airflow sees it: finds the shop and its connections, and calls the logic."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
 import psycopg
-import sqlalchemy as sa
 from airflow.sdk import BaseOperator, Context
 from airflow.sdk.exceptions import AirflowSkipException
 
@@ -33,14 +32,18 @@ class SyncOperator(BaseOperator):
         self.shop = shop
 
     def execute(self, context: Context) -> dict[str, int]:
-        from loop_attentive.sync import sync  # dlt takes seconds to import, and the DAGs are read again and again
-
         with told_once(), ledger() as conn:
             shop = settings.load()[self.shop]
             since = first_moment(context["params"].get("since"), shop)
-            warehouse = connection(shop.warehouse)
-            with closing(loop_api(connection(str(shop.loop_api)))) as api, alone(conn, api, warehouse, shop):
-                landed = sync(api, destination(warehouse), shop, now=mirror.ledger_time(conn), since=since)
+            destination, place = landing(connection(shop.warehouse))
+            from loop_attentive.sync import sync  # imports dlt too
+
+            with (
+                closing(loop_api(connection(str(shop.loop_api)))) as api,
+                alone(conn, api.account, f"{place}/{shop.source_schema}") as still_alone,
+            ):
+                now = mirror.ledger_time(conn)
+                landed = sync(api, destination, shop, now=now, since=since, still_alone=still_alone)
         if landed.without_id:
             self.log.warning("Left out %d rows without an id.", landed.without_id)
         if not landed.returns and not landed.notices:
@@ -53,8 +56,7 @@ class SyncOperator(BaseOperator):
 
 def check(shop: Shop) -> None:
     """Raises NeedsMending where the shop's sync cannot work, as far as connections and a question to Loop tell."""
-    warehouse = connection(shop.warehouse)
-    check_type(warehouse)
+    landing(connection(shop.warehouse))
     now = datetime.now(UTC)
     with closing(loop_api(connection(str(shop.loop_api)))) as api:
         try:
@@ -63,20 +65,44 @@ def check(shop: Shop) -> None:
             raise NeedsMending(f"{error} Is the host of connection {shop.loop_api} right, and Loop's API up?") from None
 
 
+def landing(warehouse: Any) -> tuple[Any, str]:
+    """dlt's destination for a warehouse's connection, and what names its database whatever the connection."""
+    try:
+        from loop_attentive import destinations  # dlt takes seconds to import, and the DAGs are read again and again
+
+        return destinations.destination(warehouse), destinations.place(warehouse)
+    except ImportError:
+        raise NeedsMending(
+            f"What loop_attentive_sync needs to load into connection {warehouse.conn_id} is not installed: "
+            f".venv/bin/python -m pip install 'dlt[{warehouse.conn_type}]'"
+        ) from None
+
+
 @contextmanager
-def alone(conn: psycopg.Connection[Any], api: LoopApi, warehouse: Any, shop: Shop) -> Iterator[None]:
+def alone(conn: psycopg.Connection[Any], account: str, place: str) -> Iterator[Callable[[], None]]:
     """Waits for its turn among the syncs that ask with this key, so that they keep Loop's limit together; and among
-    those that land in this schema, for dlt's staging tables are one for all. Airflow lets one run at a time, but is
+    those that land in this place, for dlt's staging tables are one for all. Airflow lets one run at a time, but is
     not asked by `dags test`, nor by a task that it has given up.
+
+    Yields what raises DatabaseAway when the turn was lost: PostgreSQL ends it with the connection that took it.
     """
-    place = f"{warehouse.host}:{warehouse.port}/{warehouse.schema}/{shop.source_schema}"
     takes = "SELECT pg_try_advisory_lock(hashtextextended('loop_attentive sync ' || %s, 0))"
     waits = "SELECT pg_advisory_lock(hashtextextended('loop_attentive sync ' || %s, 0))"
-    for whose in (api.account, place):
+    for whose in (account, place):
         if conn.execute(takes, (whose,)).fetchone() == (False,):
             log.info("Another sync of this account or schema is at work: waiting for its end.")
             conn.execute(waits, (whose,))
-    yield  # closing the connection gives both back
+
+    def still_alone() -> None:
+        try:
+            conn.execute("SELECT")
+        except psycopg.OperationalError:
+            raise db.DatabaseAway(
+                f"The connection to {db.CONNECTION_ID} broke, and with it the lock that keeps two syncs apart. Nothing "
+                "was landed; the next try makes up for it."
+            ) from None
+
+    yield still_alone  # closing the connection gives both back
 
 
 def first_moment(day: str | None, shop: Shop) -> datetime | None:
@@ -104,26 +130,3 @@ def loop_api(conn: Any) -> LoopApi:
     if conn.port and parts.port is None:
         parts = parts._replace(netloc=f"{parts.netloc}:{conn.port}")
     return LoopApi(parts.geturl(), conn.password.strip())
-
-
-def check_type(warehouse: Any) -> None:
-    if warehouse.conn_type not in ("postgres", "postgresql"):
-        raise NeedsMending(
-            f"Connection {warehouse.conn_id} is of type {warehouse.conn_type!r}: loop_attentive_sync loads into "
-            "PostgreSQL. For another warehouse run a dlt pipeline of your own, and take loop_api out of shops.yaml."
-        )
-
-
-def destination(warehouse: Any) -> Any:
-    """dlt's destination for a PostgreSQL connection, whose host may be a socket directory."""
-    import dlt
-
-    check_type(warehouse)
-    options = {name: str(value) for name, value in db.libpq_options(warehouse).items()}
-    host = warehouse.host or options.pop("host", None) or "localhost"
-    if host.startswith("/"):
-        options["host"], host = host, "localhost"  # dlt wants a name there, libpq takes the later one
-    url = sa.URL.create(
-        "postgresql", warehouse.login, warehouse.password or "", host, warehouse.port or 5432, warehouse.schema, options
-    )
-    return dlt.destinations.postgres(credentials=url.render_as_string(hide_password=False))

@@ -31,6 +31,12 @@ def by_hook(monkeypatch: pytest.MonkeyPatch, **connection: Any) -> sa.Engine:
     return operators.warehouse_engine(operators.connection("loop_warehouse"))
 
 
+def duckdb_engine(monkeypatch: pytest.MonkeyPatch, file: str) -> sa.Engine:
+    if has_provider("duckdb"):
+        return by_hook(monkeypatch, conn_type="duckdb", host=file, extra={"memory_limit": "1GB"})
+    return sa.create_engine(f"duckdb:///{file}")
+
+
 @pytest.fixture(params=["postgresql", "duckdb", pytest.param("snowflake", marks=NO_SNOWFLAKE)])
 def warehouse(
     request: pytest.FixtureRequest, tmp_path: Path, floor: Floor, monkeypatch: pytest.MonkeyPatch
@@ -39,11 +45,7 @@ def warehouse(
         yield floor.engine
         return
     if request.param == "duckdb":
-        file = f"{tmp_path}/warehouse.duckdb"
-        if has_provider("duckdb"):
-            engine = by_hook(monkeypatch, conn_type="duckdb", host=file, extra={"memory_limit": "1GB"})
-        else:
-            engine = sa.create_engine(f"duckdb:///{file}")
+        engine = duckdb_engine(monkeypatch, f"{tmp_path}/warehouse.duckdb")
         yield engine
         engine.dispose()
         return

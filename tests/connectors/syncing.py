@@ -9,13 +9,12 @@ from contextlib import closing
 from datetime import datetime
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
 
-import dlt
 import psycopg
 from airflow.sdk import Connection
 from psycopg.conninfo import conninfo_to_dict
 
+from loop_attentive.destinations import destination, place
 from loop_attentive.loop_api import LoopApi
 from loop_attentive.settings import Shop
 from loop_attentive.sync import sync
@@ -26,22 +25,21 @@ PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["tests.connectors.syncing"])
 
 
-def destination(database: str) -> Any:
-    """dlt's, for libpq's conninfo of a socket's database."""
+def postgres(database: str) -> Connection:
+    """Airflow's connection to a database of which libpq's conninfo names the socket."""
     at = conninfo_to_dict(database)
-    return dlt.destinations.postgres(
-        credentials=f"postgresql://{at['user']}:@localhost:5432/{at['dbname']}?host={at['host']}"
-    )
+    host, login, schema = (str(at[name]) for name in ("host", "user", "dbname"))
+    return Connection(conn_id="loop_warehouse", conn_type="postgres", host=host, login=login, schema=schema)
 
 
-def started(loop: Loop, database: str, shop: Shop, now: datetime, folder: Path, ledger: str = "") -> BaseProcess:
+def started(loop: Loop, landing: Connection, shop: Shop, now: datetime, folder: Path, ledger: str = "") -> BaseProcess:
     """A sync that has begun. folder: for what it keeps on the disk, and says (`said`). ledger: to take turns by."""
-    process = PROCESSES.Process(target=_sync, args=(loop.url, loop.key, database, shop, now, folder, ledger))
+    process = PROCESSES.Process(target=_sync, args=(loop.url, loop.key, landing, shop, now, folder, ledger))
     process.start()
     return process
 
 
-def _sync(url: str, key: str, database: str, shop: Shop, now: datetime, folder: Path, ledger: str) -> None:
+def _sync(url: str, key: str, landing: Connection, shop: Shop, now: datetime, folder: Path, ledger: str) -> None:
     with (folder / "said").open("ab") as said:
         os.dup2(said.fileno(), 1)
         os.dup2(said.fileno(), 2)
@@ -50,11 +48,13 @@ def _sync(url: str, key: str, database: str, shop: Shop, now: datetime, folder: 
     try:
         with closing(LoopApi(url, key)) as api:
             if not ledger:
-                sync(api, destination(database), shop, now=now)
+                sync(api, destination(landing), shop, now=now)
                 return
-            warehouse = Connection(conn_id="w", conn_type="postgres", schema=database)
-            with psycopg.connect(ledger, autocommit=True) as conn, alone(conn, api, warehouse, shop):
-                sync(api, destination(database), shop, now=now)
+            with (
+                psycopg.connect(ledger, autocommit=True) as conn,
+                alone(conn, api.account, place(landing)) as still_alone,
+            ):
+                sync(api, destination(landing), shop, now=now, still_alone=still_alone)
     except Exception:
         traceback.print_exc()
         os._exit(1)

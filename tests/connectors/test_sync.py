@@ -1,33 +1,46 @@
 """The sync of our own: what Loop's API holds arrives, once, whole, and within what Loop allows."""
 
 import json
+import re
+import signal
+import subprocess
+import sys
+from base64 import b64encode
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import dlt
 import psycopg
 import pytest
 import sqlalchemy as sa
 from airflow.sdk import Connection
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
+from loop_attentive.db import DatabaseAway
+from loop_attentive.destinations import credentials, place
+from loop_attentive.destinations import destination as to_destination
 from loop_attentive.errors import NeedsMending
 from loop_attentive.loop_api import APART, LONGEST_WINDOW, LoopApi, LoopAway, windows
+from loop_attentive.mirror import SourceFailed
 from loop_attentive.settings import Shop
 from loop_attentive.source import Source
 from loop_attentive.sync import Landed, SyncFailed, sync
-from loop_attentive.sync_operators import destination as to_destination
-from loop_attentive.sync_operators import first_moment, loop_api
+from loop_attentive.sync_operators import alone, first_moment, loop_api
+from loop_attentive.sync_operators import landing as landing_of
 from sandbox.loop import Loop, running_loop
 from sandbox.processes import wait_until
 from tests.connectors import Shop as Told
 from tests.connectors import beside, flat, land, nested, settings, told
-from tests.connectors.syncing import destination as dlts_destination
+from tests.connectors.conftest import duckdb_engine
+from tests.connectors.syncing import postgres as postgres_at
 from tests.connectors.syncing import started
 from tests.connectors.test_story import GAPS, declared, events_of, shown
 from tests.floor import Floor
@@ -70,14 +83,34 @@ def api(loop: Loop) -> Iterator[LoopApi]:
 
 
 @pytest.fixture
-def destination(database: str) -> Any:
-    return dlts_destination(database)
+def landing(request: pytest.FixtureRequest, database: str, tmp_path: Path) -> Connection:
+    """The warehouse's connection in Airflow: to PostgreSQL, where a test does not ask for another kind."""
+    if getattr(request, "param", "postgresql") == "duckdb":
+        return Connection(conn_id="loop_warehouse", conn_type="duckdb", host=f"{tmp_path}/warehouse.duckdb")
+    return postgres_at(database)
+
+
+IN_EACH_KIND = pytest.mark.parametrize("landing", ["postgresql", "duckdb"], indirect=True)
+IN_DUCKDB = pytest.mark.parametrize("landing", ["duckdb"], indirect=True)
 
 
 @pytest.fixture
-def warehouse(database: str) -> Iterator[sa.Engine]:
-    at = conninfo_to_dict(database)
-    engine = sa.create_engine(f"postgresql+psycopg://{at['user']}@/{at['dbname']}?host={at['host']}")
+def destination(landing: Connection) -> Any:
+    return to_destination(landing)
+
+
+@pytest.fixture
+def warehouse(landing: Connection, database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[sa.Engine]:
+    if landing.conn_type == "duckdb":
+        engine = duckdb_engine(monkeypatch, str(landing.host))
+
+        @sa.event.listens_for(engine, "checkin")
+        def let_go(_: Any, connection: Any) -> None:
+            """As a look does at its end: who has the file open shuts the sync out."""
+            connection.invalidate()
+    else:
+        at = conninfo_to_dict(database)
+        engine = sa.create_engine(f"postgresql+psycopg://{at['user']}@/{at['dbname']}?host={at['host']}")
     yield engine
     engine.dispose()
 
@@ -136,6 +169,7 @@ def test_a_long_time_is_asked_for_in_pieces_that_loop_takes(loop: Loop, api: Loo
     assert all(before[1] == after[0] for before, after in pairwise(pieces))
 
 
+@IN_EACH_KIND
 def test_only_what_has_changed_comes_again(loop: Loop, api: LoopApi, destination: Any, warehouse: sa.Engine) -> None:
     for number in range(3):
         loop.put(ret(number, NOW - MINUTE))
@@ -157,6 +191,7 @@ def test_a_list_that_lags_behind_loses_nothing(loop: Loop, api: LoopApi, destina
     assert sync(api, destination, SHOP, now=NOW + 5 * MINUTE).returns == 1
 
 
+@IN_EACH_KIND
 def test_what_a_return_no_longer_has_goes(loop: Loop, api: LoopApi, destination: Any, warehouse: sa.Engine) -> None:
     loop.put(ret(1, labels=[{"tracking_number": "94"}, {"tracking_number": "95"}]))
     sync(api, destination, SHOP, now=NOW)
@@ -165,6 +200,7 @@ def test_what_a_return_no_longer_has_goes(loop: Loop, api: LoopApi, destination:
     assert rows(warehouse, "SELECT tracking_number FROM loop.returns__labels") == [("95",)]
 
 
+@IN_EACH_KIND
 def test_a_sync_that_found_nothing_leaves_its_mark(
     loop: Loop, api: LoopApi, destination: Any, warehouse: sa.Engine
 ) -> None:
@@ -234,7 +270,7 @@ def test_a_refused_key_is_a_persons_matter(loop: Loop, destination: Any) -> None
 def test_a_warehouse_that_takes_no_rows_is_told_without_a_row(loop: Loop, api: LoopApi, database: str) -> None:
     loop.put(ret(1))
     at = conninfo_to_dict(database)
-    nowhere = dlt.destinations.postgres(credentials=f"postgresql://nobody:@localhost:5432/none?host={at['host']}")
+    nowhere = to_destination(postgres_at(f"host={at['host']} user=nobody dbname=none"))
     with pytest.raises(SyncFailed) as told:
         sync(api, nowhere, SHOP, now=NOW)
     assert "ann@example.com" not in str(told.value)
@@ -353,6 +389,7 @@ ODD: list[dict[str, Any]] = [
 ]
 
 
+@IN_EACH_KIND
 def test_odd_values_stop_no_sync(
     loop: Loop, api: LoopApi, destination: Any, following: Floor, warehouse: sa.Engine
 ) -> None:
@@ -417,7 +454,7 @@ def scenes() -> Iterator[tuple[str | None, list[dict[str, Any]]]]:
 
 
 def test_a_sync_that_is_killed_anywhere_loses_nothing_and_makes_no_wrong_event(
-    loop: Loop, api: LoopApi, destination: Any, database: str, warehouse: sa.Engine, floor: Floor,
+    loop: Loop, api: LoopApi, destination: Any, landing: Connection, database: str, warehouse: sa.Engine, floor: Floor,
     ledgers: Callable[[], str], tmp_path: Path,
 ) -> None:  # fmt: skip
     """Before it writes, within its merge, between its tables, before it is recorded; a look beside it each time."""
@@ -433,7 +470,7 @@ def test_a_sync_that_is_killed_anywhere_loses_nothing_and_makes_no_wrong_event(
             )
         if table:
             with stopped_at(table, database) as is_waiting:
-                process = started(loop, database, floor.shop, now, tmp_path)
+                process = started(loop, landing, floor.shop, now, tmp_path)
                 wait_until(lambda: is_waiting() or not process.is_alive(), f"a sync waits at {table}", 60, every=0.05)  # noqa: B023
                 assert process.is_alive(), (tmp_path / "said").read_text()
                 floor.run(now)
@@ -462,13 +499,19 @@ def test_a_sync_that_is_killed_anywhere_loses_nothing_and_makes_no_wrong_event(
 
 
 def test_what_a_killed_sync_left_on_the_disk_goes_with_the_next(
-    loop: Loop, api: LoopApi, destination: Any, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    loop: Loop,
+    api: LoopApi,
+    destination: Any,
+    landing: Connection,
+    database: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     sync(api, destination, SHOP, now=NOW)
     loop.put(ret(1, NOW))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with stopped_at("loop.returns", database) as is_waiting:
-        process = started(loop, database, SHOP, NOW + MINUTE, tmp_path)
+        process = started(loop, landing, SHOP, NOW + MINUTE, tmp_path)
         wait_until(is_waiting, "a sync waits", 60, every=0.05)
         [left] = tmp_path.glob("loop-sync-*")
         with api_of(loop) as another:  # one that only finds nothing, beside it
@@ -481,18 +524,25 @@ def test_what_a_killed_sync_left_on_the_disk_goes_with_the_next(
 
 
 def test_two_at_once_take_turns_and_keep_the_limit_together(
-    loop: Loop, api: LoopApi, destination: Any, database: str, warehouse: sa.Engine, ledger: str, tmp_path: Path
+    loop: Loop,
+    api: LoopApi,
+    destination: Any,
+    landing: Connection,
+    database: str,
+    warehouse: sa.Engine,
+    ledger: str,
+    tmp_path: Path,
 ) -> None:
     sync(api, destination, SHOP, now=NOW)
     for number in range(5):
         loop.put(ret(number, NOW + MINUTE))
     with stopped_at("loop_staging.returns", database) as is_waiting:
-        first = started(loop, database, SHOP, NOW + 5 * MINUTE, tmp_path, ledger)
+        first = started(loop, landing, SHOP, NOW + 5 * MINUTE, tmp_path, ledger)
         wait_until(is_waiting, "the first sync writes", 60, every=0.05)
         asked = len(loop.asked)
         for number in range(5, 8):
             loop.put(ret(number, NOW + 6 * MINUTE))
-        second = started(loop, database, SHOP, NOW + 10 * MINUTE, tmp_path, ledger)
+        second = started(loop, landing, SHOP, NOW + 10 * MINUTE, tmp_path, ledger)
         with psycopg.connect(ledger, autocommit=True) as watcher:
             waits = "SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
             wait_until(lambda: watcher.execute(waits).rowcount > 0, "the second waits", 60, every=0.05)
@@ -504,15 +554,168 @@ def test_two_at_once_take_turns_and_keep_the_limit_together(
     assert loop.refused == []
 
 
+def test_a_sync_whose_lock_was_lost_lands_nothing(
+    loop: Loop, api: LoopApi, destination: Any, landing: Connection, warehouse: sa.Engine, ledger: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """PostgreSQL gives a lock back with the connection that took it: another sync may have begun meanwhile."""
+    sync(api, destination, SHOP, now=NOW)
+    loop.put(ret(1, NOW + MINUTE))
+    tell, ended = loop._list, []
+    with psycopg.connect(ledger, autocommit=True) as conn, psycopg.connect(ledger, autocommit=True) as server:
+
+        def tell_and_end(query: dict[str, str]) -> Any:
+            ended.append(server.execute("SELECT pg_terminate_backend(%s, 5000)", (pid,)).fetchone())
+            return tell(query)
+
+        pid = conn.info.backend_pid
+        monkeypatch.setattr(loop, "_list", tell_and_end)
+        with (
+            pytest.raises(DatabaseAway, match="the lock that keeps two syncs apart"),
+            alone(conn, api.account, place(landing)) as still_alone,
+        ):
+            sync(api, destination, SHOP, now=NOW + 5 * MINUTE, still_alone=still_alone)
+    assert ended[0] == (True,)
+    assert rows(warehouse, "SELECT id FROM loop.returns") == []
+    monkeypatch.undo()
+    assert sync(api, destination, SHOP, now=NOW + 6 * MINUTE).returns == 1
+
+
+# ── A DuckDB file, which one process may write, or many may read ────────────
+
+
+@contextmanager
+def open_elsewhere(landing: Connection, *, read_only: bool) -> Iterator[None]:
+    """Another process has the file open."""
+    holds = (
+        "import duckdb, sys; _ = duckdb.connect(sys.argv[1], read_only=bool(sys.argv[2])); print(flush=True); input()"
+    )
+    arguments = [sys.executable, "-c", holds, str(landing.host), "yes" if read_only else ""]
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"\n"
+        yield
+        other.communicate(b"\n")
+
+
+@IN_DUCKDB
+def test_a_sync_that_meets_a_look_lands_nothing_says_so_and_makes_up_for_it(
+    loop: Loop, api: LoopApi, destination: Any, landing: Connection, warehouse: sa.Engine
+) -> None:
+    sync(api, destination, SHOP, now=NOW)
+    loop.put(ret(1, NOW + MINUTE))
+    with (
+        open_elsewhere(landing, read_only=True),
+        pytest.raises(SyncFailed, match="file of connection loop_warehouse is open in another process"),
+    ):
+        sync(api, destination, SHOP, now=NOW + 5 * MINUTE)
+    assert rows(warehouse, "SELECT id FROM loop.returns") == []
+    assert sync(api, destination, SHOP, now=NOW + 6 * MINUTE).returns == 1
+
+
+@IN_DUCKDB
+def test_a_look_that_begins_while_a_sync_asks_loop_makes_it_fail_before_it_lands(
+    loop: Loop, api: LoopApi, destination: Any, landing: Connection, warehouse: sa.Engine,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """The file is free while a sync waits for Loop, and its own from the load's begin to its end."""
+    sync(api, destination, SHOP, now=NOW)
+    loop.put(ret(1, NOW + MINUTE))
+    tell = loop._list
+    with ExitStack() as look:
+
+        def tell_and_look(query: dict[str, str]) -> Any:
+            if query["state"] == "open":
+                look.enter_context(open_elsewhere(landing, read_only=True))
+            return tell(query)
+
+        monkeypatch.setattr(loop, "_list", tell_and_look)
+        with pytest.raises(SyncFailed, match="is open in another process"):
+            sync(api, destination, SHOP, now=NOW + 5 * MINUTE)
+    monkeypatch.undo()
+    assert rows(warehouse, "SELECT id FROM loop.returns") == []
+    assert sync(api, destination, SHOP, now=NOW + 6 * MINUTE).returns == 1
+
+
+@IN_DUCKDB
+def test_a_look_that_meets_a_sync_says_so_and_the_next_one_sees_it_all(
+    loop: Loop, api: LoopApi, destination: Any, landing: Connection, warehouse: sa.Engine, floor: Floor
+) -> None:
+    floor.settings(loop_api="loop_api")
+    floor.engine = warehouse
+    sync(api, destination, floor.shop, now=NOW)
+    floor.run(NOW)
+    loop.put(ret(1, NOW + MINUTE))
+    sync(api, destination, floor.shop, now=NOW + 5 * MINUTE)
+    with open_elsewhere(landing, read_only=False), pytest.raises(SourceFailed, match="such as a sync, has the DuckDB"):
+        floor.run(NOW + 6 * MINUTE)
+    assert [event.event_type for event in floor.run(NOW + 7 * MINUTE)] == ["Loop Return Created"]
+
+
+@IN_DUCKDB
+def test_nobody_opens_the_file_between_two_steps_of_a_load(
+    loop: Loop, api: LoopApi, destination: Any, landing: Connection, warehouse: sa.Engine, tmp_path: Path
+) -> None:
+    sync(api, destination, SHOP, now=NOW)
+    loop.put(ret(1, NOW + MINUTE))
+    process = started(loop, landing, SHOP, NOW + 5 * MINUTE, tmp_path)
+    log = Path(f"{landing.host}.wal")
+    wait_until(lambda: log.exists() or not process.is_alive(), "it writes", 60, every=0.001)
+
+    def loads() -> int:
+        try:
+            return int(rows(warehouse, "SELECT count(*) FROM loop._dlt_loads")[0][0])
+        except sa.exc.DBAPIError:
+            return 0
+
+    seen = [count for count in iter(loads, 2) if count]
+    process.join(60)
+    assert (process.exitcode, seen) == (0, []), (tmp_path / "said").read_text()
+
+
+@IN_DUCKDB
+def test_a_sync_that_is_killed_as_it_writes_spoils_no_file(
+    loop: Loop, api: LoopApi, destination: Any, landing: Connection, warehouse: sa.Engine, floor: Floor, tmp_path: Path
+) -> None:
+    floor.settings(loop_api="loop_api")
+    floor.engine = warehouse
+    sync(api, destination, floor.shop, now=NOW)
+    floor.run(NOW)
+    log = Path(f"{landing.host}.wal")
+    ends = []
+    for number, written in enumerate((1, 1_500, 3_000, 4_000), start=1):  # bytes, of some 4,600 that a sync writes
+        now = NOW + number * HOUR
+        loop.put(ret(number, now, created_at=now.isoformat(), labels=[{"tracking_number": f"94{number}"}]))
+        process = started(loop, landing, floor.shop, now + MINUTE, tmp_path)
+        has_written = partial(lambda size: log.exists() and log.stat().st_size >= size, written)
+        wait_until(lambda: has_written() or not process.is_alive(), "it writes", 60, every=0.001)  # noqa: B023
+        process.kill()
+        process.join()
+        ends.append(process.exitcode)
+        floor.run(now + 2 * MINUTE)
+        sync(api, destination, floor.shop, now=now + 3 * MINUTE)
+        floor.run(now + 4 * MINUTE)
+        assert rows(warehouse, "SELECT id FROM loop.returns ORDER BY id") == [(str(n),) for n in range(1, number + 1)]
+        assert rows(warehouse, "SELECT tracking_number FROM loop.returns__labels ORDER BY 1") == [
+            (f"94{n}",) for n in range(1, number + 1)
+        ]
+    assert -signal.SIGKILL in ends
+    told = [(event.return_id, event.status) for event in floor.events() if event.event_type == "Loop Return Created"]
+    assert told == [(str(number), "pending") for number in range(1, 5)]
+
+
+# ── What the warehouse says ─────────────────────────────────────────────────
+
+
 def test_nobody_is_told_of_a_row_that_the_warehouse_refuses(
-    loop: Loop, api: LoopApi, destination: Any, database: str, tmp_path: Path
+    loop: Loop, api: LoopApi, destination: Any, landing: Connection, database: str, tmp_path: Path
 ) -> None:
     """A database quotes it in its error, and dlt quotes the database."""
     sync(api, destination, SHOP, now=NOW)
     with psycopg.connect(database, autocommit=True) as conn:
         conn.execute("ALTER TABLE loop.returns ADD CHECK (customer NOT LIKE 'ann@%')")
     loop.put(ret(1, NOW + MINUTE, order_name="#canary"))
-    process = started(loop, database, SHOP, NOW + 5 * MINUTE, tmp_path)
+    process = started(loop, landing, SHOP, NOW + 5 * MINUTE, tmp_path)
     process.join(120)
     said = (tmp_path / "said").read_text()
     assert process.exitcode == 1
@@ -521,6 +724,7 @@ def test_nobody_is_told_of_a_row_that_the_warehouse_refuses(
         assert canary not in said
 
 
+@IN_EACH_KIND
 def test_somebody_elses_table_is_left_as_it_is(
     loop: Loop, api: LoopApi, destination: Any, warehouse: sa.Engine
 ) -> None:
@@ -535,6 +739,7 @@ def test_somebody_elses_table_is_left_as_it_is(
     assert loop.asked == []
 
 
+@IN_EACH_KIND
 def test_what_dlt_remembers_does_not_pile_up(
     loop: Loop, api: LoopApi, destination: Any, warehouse: sa.Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -542,7 +747,7 @@ def test_what_dlt_remembers_does_not_pile_up(
     for number in range(5):
         loop.put(ret(1, NOW + number * MINUTE))
         assert sync(api, destination, SHOP, now=NOW + number * MINUTE).returns == 1
-    assert rows(warehouse, "SELECT count(*) FROM loop._dlt_pipeline_state") == [(2,)]
+    assert rows(warehouse, "SELECT count(*) FROM loop._dlt_pipeline_state") == [(3,)]
     assert sync(api, destination, SHOP, now=NOW + 15 * MINUTE).returns == 0
 
 
@@ -566,6 +771,7 @@ def as_loop_tells(key: str, shop: Told) -> dict[str, Any]:
     return row
 
 
+@IN_EACH_KIND
 def test_the_same_events_as_through_any_connector(
     loop: Loop,
     api: LoopApi,
@@ -612,9 +818,74 @@ def test_a_connection_that_cannot_do_is_told(conn: dict[str, Any], says: str) ->
         loop_api(Connection(conn_id="loop_api", conn_type="http", **conn))
 
 
-def test_a_warehouse_that_the_sync_cannot_fill_is_told() -> None:
-    with pytest.raises(NeedsMending, match="is of type 'snowflake': loop_attentive_sync loads into PostgreSQL"):
-        to_destination(Connection(conn_id="loop_warehouse", conn_type="snowflake"))
+def warehouse_at(conn_type: str, extra: dict[str, Any] | None = None, **parts: Any) -> Connection:
+    return Connection(conn_id="loop_warehouse", conn_type=conn_type, extra=json.dumps(extra or {}), **parts)
+
+
+ACCOUNT = {"account": "merchant-eu", "database": "ANALYTICS"}
+
+
+@pytest.mark.parametrize(
+    ("conn", "says"),
+    [
+        (warehouse_at("bigquery"), "is of type 'bigquery': loop_attentive_sync loads into PostgreSQL, DuckDB and Snow"),
+        (warehouse_at("duckdb"), "names no DuckDB file"),
+        (warehouse_at("duckdb", host="md:analytics"), "names no DuckDB file"),
+        (warehouse_at("duckdb", password="token-of-motherduck"), "names no DuckDB file"),
+        (warehouse_at("duckdb", {"read_only": True}, host="/data/w.duckdb"), "is read_only, and .* must write"),
+        (warehouse_at("snowflake", ACCOUNT, login="loader"), "neither a password nor a private key"),
+        (warehouse_at("snowflake", ACCOUNT | {"authenticator": "oauth"}, password="p"), "by these two alone"),
+        (warehouse_at("snowflake", login="loader", password="secret"), "lacks account and database in its extra"),
+    ],
+)
+def test_a_warehouse_that_the_sync_cannot_fill_is_told(conn: Connection, says: str) -> None:
+    with pytest.raises(NeedsMending, match=says):
+        to_destination(conn)
+
+
+@pytest.mark.skipif(find_spec("snowflake") is not None, reason="the client of Snowflake is there")
+def test_a_missing_client_is_named_with_what_brings_it() -> None:
+    conn = warehouse_at("snowflake", ACCOUNT, login="loader", password="secret")
+    with pytest.raises(NeedsMending, match=re.escape(".venv/bin/python -m pip install 'dlt[snowflake]'")):
+        landing_of(conn)
+
+
+def test_snowflake_is_told_what_the_connection_says(tmp_path: Path) -> None:
+    more = {"warehouse": "LOADING", "role": "LOADER", "region": "eu-central-1"}
+    by_password = credentials(warehouse_at("snowflake", ACCOUNT | more, login="loader", password="secret"))
+    assert cast(Any, by_password).to_connector_params() == {
+        "account": "merchant-eu.eu-central-1",
+        "user": "loader",
+        "password": "secret",
+        "database": "ANALYTICS",
+        "warehouse": "LOADING",
+        "role": "LOADER",
+        "application": "dltHub_dlt",
+        "timezone": "UTC",
+    }
+    key = Ed25519PrivateKey.generate()
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"passphrase"))
+    (tmp_path / "key.p8").write_bytes(pem)
+    der = key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+    for named in (
+        {"private_key_content": pem.decode()},
+        {"private_key_content": b64encode(pem).decode()},
+        {"private_key_file": f"{tmp_path}/key.p8"},
+    ):
+        by_key = credentials(warehouse_at("snowflake", ACCOUNT | named, login="loader", password="passphrase"))
+        by_key.resolve()
+        told = cast(Any, by_key).to_connector_params()
+        assert (told["private_key"], told["password"]) == (der, None)
+
+
+def test_connections_to_one_database_are_one_place() -> None:
+    """Whose syncs take turns."""
+    one, same = (warehouse_at("snowflake", ACCOUNT, login=name, password="secret") for name in ("ann", "bob"))
+    other = warehouse_at("snowflake", ACCOUNT | {"account": "another"}, login="ann", password="secret")
+    assert place(one) == place(same) != place(other)
+    file = warehouse_at("duckdb", host="/data/w.duckdb")
+    assert place(file) == place(warehouse_at("duckdb", {"database": "/data/../data/w.duckdb"}))
+    assert place(file) != place(warehouse_at("duckdb", host="/data/v.duckdb"))
 
 
 def test_a_day_of_the_form_begins_by_the_shops_clock() -> None:
