@@ -224,6 +224,13 @@ class Shop(BaseModel):
             raise ValueError("should be dlt, or left out, where loop_api is given: its sync lands its tables as dlt")
         return connector
 
+    @field_validator("source_schema")
+    @classmethod
+    def _read_where_is_synced(cls, schema: str, info: ValidationInfo) -> str:
+        if info.data.get("loop_api") and not re.fullmatch(r"_?[a-z0-9]+(_[a-z0-9]+)*", schema):
+            raise ValueError("should be of small letters, digits and single _, as dlt has it, where loop_api is given")
+        return schema
+
     @field_validator("retention_days")
     @classmethod
     def _outlive_the_mirror(cls, days: int, info: ValidationInfo) -> int:
