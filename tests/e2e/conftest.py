@@ -37,13 +37,14 @@ SHOPS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def house(postgres: str) -> Iterator[House]:
+    """Ends with the last test of this folder: its clock goes on, and with it everybody's hourly runs."""
     with open_house(postgres, SHOPS) as opened:
         yield opened
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def stories(house: House, request: pytest.FixtureRequest) -> dict[str, Future[None]]:
     """How the stories ended that were asked for. They mostly wait, so they play all at once, and nothing else then."""
     functions = [item.function for item in request.session.items if isinstance(item, pytest.Function)]
