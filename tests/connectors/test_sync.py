@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -431,11 +431,17 @@ def told_of(events: list[Any]) -> list[tuple[Any, ...]]:
     )  # fmt: skip
 
 
-def scenes() -> Iterator[tuple[str | None, list[dict[str, Any]]]]:
+WITHIN_ITS_MERGE, BEFORE_IT_IS_RECORDED = "loop.returns__labels", "loop._dlt_loads"
+ANYWHERE = (
+    "loop_staging.returns", "loop.returns", WITHIN_ITS_MERGE, "loop.advanced_shipping_notices",
+    "loop._dlt_pipeline_state", BEFORE_IT_IS_RECORDED,
+)  # fmt: skip
+
+
+def scenes(tables: Sequence[str]) -> Iterator[tuple[str | None, list[dict[str, Any]]]]:
     """A table that a sync is killed at, and what has changed at Loop before."""
     yield None, [ret(1, NOW, labels=[{"tracking_number": "941", "status": "new"}])]
-    tables = ["loop_staging.returns", "loop.returns", "loop.returns__labels", "loop.advanced_shipping_notices"]
-    for number, table in enumerate([*tables, "loop._dlt_pipeline_state", "loop._dlt_loads"], start=2):
+    for number, table in enumerate(tables, start=2):
         at = NOW + number * HOUR - MINUTE
         label = {"tracking_number": f"94{number}", "status": "new", "updated_at": at.isoformat()}
         moved = {
@@ -453,15 +459,22 @@ def scenes() -> Iterator[tuple[str | None, list[dict[str, Any]]]]:
         )
 
 
-def test_a_sync_that_is_killed_anywhere_loses_nothing_and_makes_no_wrong_event(
+@pytest.mark.parametrize(
+    "tables",
+    [
+        pytest.param((WITHIN_ITS_MERGE, BEFORE_IT_IS_RECORDED), id="somewhere"),
+        pytest.param(ANYWHERE, id="anywhere", marks=pytest.mark.long),
+    ],
+)
+def test_a_sync_that_is_killed_loses_nothing_and_makes_no_wrong_event(
     loop: Loop, api: LoopApi, destination: Any, landing: Connection, database: str, warehouse: sa.Engine, floor: Floor,
-    ledgers: Callable[[], str], tmp_path: Path,
+    ledgers: Callable[[], str], tmp_path: Path, tables: Sequence[str],
 ) -> None:  # fmt: skip
     """Before it writes, within its merge, between its tables, before it is recorded; a look beside it each time."""
     floor.settings(loop_api="loop_api")
     floor.engine = warehouse
     wanted: list[Any] = []
-    for number, (table, changes) in enumerate(scenes(), start=1):
+    for number, (table, changes) in enumerate(scenes(tables), start=1):
         now = NOW + number * HOUR
         for row in changes:
             loop.put(row)
@@ -490,7 +503,7 @@ def test_a_sync_that_is_killed_anywhere_loses_nothing_and_makes_no_wrong_event(
     with closing(Floor(ledgers(), loop_api="loop_api", schema="calm")) as calm:
         calm.engine = warehouse
         loop.returns.clear()
-        for number, (_, changes) in enumerate(scenes(), start=1):
+        for number, (_, changes) in enumerate(scenes(tables), start=1):
             for row in changes:
                 loop.put(row)
             sync(api, destination, calm.shop, now=NOW + number * HOUR)

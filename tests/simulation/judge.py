@@ -114,8 +114,8 @@ class Judge:
             "AND NOT (event_type = ANY (%(reminders)s) AND return_id = ANY (%(waiting)s)) "
             "AND NOT (status = 'pending' AND EXISTS (SELECT FROM attempt AS a WHERE a.event_id = event.event_id "
             "AND a.attempt = event.attempts AND a.outcome <> 'lost' AND a.finished_at > a.started_at + %(lease)s)) "
-            "AND NOT (status = 'pending' AND EXISTS (SELECT FROM told WHERE told.event_id = event.event_id AND given_up "
-            "AND told.attempts > event.attempts)) "
+            "AND NOT (status = 'pending' AND EXISTS (SELECT FROM told WHERE told.event_id = event.event_id "
+            "AND told.attempts > event.attempts AND given_up)) "
             "AND NOT (status = 'sending' AND sent_at > (SELECT sent_at FROM event WHERE event_id = %(id)s::uuid) "
             "AND EXISTS (SELECT FROM told WHERE told.event_id = event.event_id AND given_up))",
             return_id=event["return_id"], at=event["order_at"], no=event["order_no"], id=event["event_id"],
