@@ -35,7 +35,7 @@ recent AS MATERIALIZED (
     WHERE
         r.shop = %(shop)s
         AND (r.as_of > %(day_ago)s OR r.run_key = ANY (%(run_keys)s::bigint[]))
-        AND (c.contact IN (SELECT a.contact FROM addressed AS a)) IS TRUE
+        AND c.contact IS NOT NULL
 ),
 crowded AS MATERIALIZED (
     SELECT r.contact
