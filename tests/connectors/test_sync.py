@@ -652,17 +652,13 @@ def test_a_look_that_begins_while_a_sync_asks_loop_makes_it_fail_before_it_lands
 
 @IN_DUCKDB
 def test_a_look_that_meets_a_sync_says_so_and_the_next_one_sees_it_all(
-    loop: Loop, api: LoopApi, destination: Any, landing: Connection, warehouse: sa.Engine, floor: Floor
+    loop: Loop, api: LoopApi, destination: Any, landing: Connection, following: Floor
 ) -> None:
-    floor.settings(loop_api="loop_api")
-    floor.engine = warehouse
-    sync(api, destination, floor.shop, now=NOW)
-    floor.run(NOW)
     loop.put(ret(1, NOW + MINUTE))
-    sync(api, destination, floor.shop, now=NOW + 5 * MINUTE)
+    sync(api, destination, following.shop, now=NOW + 5 * MINUTE)
     with open_elsewhere(landing, read_only=False), pytest.raises(SourceFailed, match="such as a sync, has the DuckDB"):
-        floor.run(NOW + 6 * MINUTE)
-    assert [event.event_type for event in floor.run(NOW + 7 * MINUTE)] == ["Loop Return Created"]
+        following.run(NOW + 6 * MINUTE)
+    assert [event.event_type for event in following.run(NOW + 7 * MINUTE)] == ["Loop Return Created"]
 
 
 @IN_DUCKDB
@@ -688,32 +684,31 @@ def test_nobody_opens_the_file_between_two_steps_of_a_load(
 
 @IN_DUCKDB
 def test_a_sync_that_is_killed_as_it_writes_spoils_no_file(
-    loop: Loop, api: LoopApi, destination: Any, landing: Connection, warehouse: sa.Engine, floor: Floor, tmp_path: Path
-) -> None:
-    floor.settings(loop_api="loop_api")
-    floor.engine = warehouse
-    sync(api, destination, floor.shop, now=NOW)
-    floor.run(NOW)
+    loop: Loop, api: LoopApi, destination: Any, landing: Connection, warehouse: sa.Engine, following: Floor,
+    tmp_path: Path,
+) -> None:  # fmt: skip
     log = Path(f"{landing.host}.wal")
     ends = []
     for number, written in enumerate((1, 1_500, 3_000, 4_000), start=1):  # bytes, of some 4,600 that a sync writes
         now = NOW + number * HOUR
         loop.put(ret(number, now, created_at=now.isoformat(), labels=[{"tracking_number": f"94{number}"}]))
-        process = started(loop, landing, floor.shop, now + MINUTE, tmp_path)
+        process = started(loop, landing, following.shop, now + MINUTE, tmp_path)
         has_written = partial(lambda size: log.exists() and log.stat().st_size >= size, written)
         wait_until(lambda: has_written() or not process.is_alive(), "it writes", 60, every=0.001)  # noqa: B023
         process.kill()
         process.join()
         ends.append(process.exitcode)
-        floor.run(now + 2 * MINUTE)
-        sync(api, destination, floor.shop, now=now + 3 * MINUTE)
-        floor.run(now + 4 * MINUTE)
+        following.run(now + 2 * MINUTE)
+        sync(api, destination, following.shop, now=now + 3 * MINUTE)
+        following.run(now + 4 * MINUTE)
         assert rows(warehouse, "SELECT id FROM loop.returns ORDER BY id") == [(str(n),) for n in range(1, number + 1)]
         assert rows(warehouse, "SELECT tracking_number FROM loop.returns__labels ORDER BY 1") == [
             (f"94{n}",) for n in range(1, number + 1)
         ]
     assert -signal.SIGKILL in ends
-    told = [(event.return_id, event.status) for event in floor.events() if event.event_type == "Loop Return Created"]
+    told = [
+        (event.return_id, event.status) for event in following.events() if event.event_type == "Loop Return Created"
+    ]
     assert told == [(str(number), "pending") for number in range(1, 5)]
 
 
