@@ -11,7 +11,6 @@ to the end; with more of them told is how soon the first request leaves.
 And the memory of a sending task, for as long as it is watched, by the backlog that it works on.
 """
 
-import asyncio
 import time
 import uuid
 from contextlib import closing
@@ -25,7 +24,7 @@ import sqlalchemy as sa
 from benchmarks import peers
 from benchmarks.endpoint import Endpoint, endpoint
 from benchmarks.kit import Figure, median, parser, server, tell
-from loop_attentive import db, mirror, qualify, runs
+from loop_attentive import db, mirror, punctual, qualify, runs
 from loop_attentive.attentive import AttentiveTransport
 from loop_attentive.attentive import Endpoint as To
 from loop_attentive.catalogue import CATALOGUE
@@ -104,7 +103,7 @@ class House:
         qualify.judge_again(self.conn, self.shop)
         self.conn.execute(db.sql("ledger/plan"), {"shop": self.shop.name})
         planned = time.monotonic()
-        delivered = asyncio.run(self._send(run_key))
+        delivered = punctual.run(self._send(run_key))
         stats = self.to.stats()
         if delivered.counts != {"accepted": 1} or stats["requests"] != 1:
             raise RuntimeError(f"One request was to leave; it was {delivered.counts}.")

@@ -23,7 +23,7 @@ from psycopg.conninfo import make_conninfo
 
 from benchmarks import kit
 from benchmarks.kit import Figure, median, parser, server, tell
-from loop_attentive import db
+from loop_attentive import db, punctual
 from loop_attentive.attentive import Answer
 from loop_attentive.delivery import CLAIM, HANDFUL, SETTLE_EVERY
 from loop_attentive.ledger import Batch, Ledger, Origin, Settled
@@ -110,7 +110,7 @@ def turn(book: Book, events: int) -> float:
     book.add_many(events)
     book.run("CHECKPOINT")  # so that no turn pays for what came before it
     began = time.perf_counter()
-    settled = asyncio.run(send(book.conninfo, book.run_key))
+    settled = punctual.run(send(book.conninfo, book.run_key))
     took = time.perf_counter() - began
     if settled != events:
         raise RuntimeError(f"{settled} of {events} events were settled.")

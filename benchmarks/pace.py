@@ -18,7 +18,6 @@ restart: PostgreSQL is restarted.                         next: a batch each, on
 """
 
 import argparse
-import asyncio
 import multiprocessing
 import os
 import signal
@@ -39,7 +38,7 @@ import psutil
 import psycopg
 
 from benchmarks.kit import Figure, median, parser, server, tell
-from loop_attentive import db
+from loop_attentive import db, punctual
 from loop_attentive.attentive import AttentiveTransport, Endpoint
 from loop_attentive.delivery import Batch, Origin, deliver, spare_the_collector
 from loop_attentive.pace import Pace
@@ -73,7 +72,7 @@ def send(conninfo: str, url: str, run_key: int, batch: Batch, clock: float, told
     spare_the_collector()
     told.release()
     start.wait()
-    asyncio.run(work())
+    punctual.run(work())
     told.release()
 
 

@@ -27,7 +27,7 @@ import requests
 import yaml
 
 from benchmarks.kit import megabytes
-from loop_attentive import db, delivery
+from loop_attentive import db, delivery, punctual
 from loop_attentive.attentive import AttentiveTransport, Endpoint, wire_time
 from loop_attentive.delivery import Batch, Origin, deliver
 from loop_attentive.pace import Pace
@@ -107,7 +107,7 @@ def this_project(url: str, conninfo: str, shop: Shop, run_key: int, seconds: flo
             await deliver(line, shop, Batch(), Origin(run_key), transport, pace, still_due=still_due_sql, stop=stop)
 
     delivery.spare_the_collector()  # as the operator does
-    asyncio.run(work())
+    punctual.run(work())
 
 
 def this_project_bounded(at_once: int, *arguments: Any) -> None:

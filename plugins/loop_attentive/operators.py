@@ -29,6 +29,7 @@ from loop_attentive import (
     mirror,
     notify,
     people,
+    punctual,
     removal,
     retention,
     revision,
@@ -284,7 +285,7 @@ class SendOperator(BaseAsyncOperator):
             self.ledger = db.conninfo(connection(db.CONNECTION_ID))
             self.transport = AttentiveHook(settings.load()[self.shop].attentive).transport()
         delivery.spare_the_collector()
-        return super().execute(context)
+        return punctual.run(self.aexecute(context))
 
     async def aexecute(self, context: Context) -> dict[str, int]:
         with told_once():
