@@ -1,45 +1,34 @@
 -- Of the events that are released now, those that are more than a person may get in a day wait for a person's decision:
 -- the latest in order, Created first, of each phone and of each e-mail address.
 -- What is released, as a condition on event e, stands for the name in braces. The day's events are looked up by their
--- runs, however long the history, and of them only those to people who are written to now. Guesses about what this
--- transaction has just written are worth nothing: IS TRUE has the planner hash a list instead of joining by them.
-WITH released AS MATERIALIZED (
-    SELECT e.phone_hash, e.email_hash
+-- runs, however long the history, and counted for those who are written to now; as a rule nobody is written to too often,
+-- and that is all (EXISTS). Guesses about what this transaction has just written are worth nothing: IS TRUE has the
+-- planner hash a list instead of joining by them.
+WITH addressed AS MATERIALIZED (
+    SELECT unnest(ARRAY[e.phone_hash, e.email_hash]) AS contact
     FROM event AS e
     WHERE e.run_key = ANY (%(run_keys)s::bigint[]) AND e.status = 'pending' AND ({released}) IS TRUE
 ),
-addressed AS MATERIALIZED (
-    SELECT r.phone_hash AS contact FROM released AS r WHERE r.phone_hash IS NOT NULL
-    UNION ALL
-    SELECT r.email_hash FROM released AS r WHERE r.email_hash IS NOT NULL
-),
-recent AS MATERIALIZED (
-    SELECT c.contact, e.event_id, e.order_at, e.order_no, e.is_released
+recent AS NOT MATERIALIZED (
+    SELECT
+        unnest(ARRAY[e.phone_hash, e.email_hash]) AS contact, e.event_id, e.order_at, e.order_no,
+        e.status = 'pending' AND {released} AS is_released
     FROM run AS r
     CROSS JOIN LATERAL (
-        SELECT
-            e.event_id, e.phone_hash, e.email_hash, e.order_at, e.order_no,
-            e.status = 'pending' AND {released} AS is_released
+        SELECT e.*
         FROM event AS e
         WHERE
             e.run_key = r.run_key
             AND e.status IN ('pending', 'sending', 'unknown', 'accepted')
             AND (e.detected_at > %(day_ago)s OR (e.status = 'pending' AND {released}))
-            AND (
-                (e.phone_hash IN (SELECT a.contact FROM addressed AS a)) IS TRUE
-                OR (e.email_hash IN (SELECT a.contact FROM addressed AS a)) IS TRUE
-            )
         OFFSET 0
     ) AS e
-    CROSS JOIN LATERAL (VALUES (e.phone_hash), (e.email_hash)) AS c (contact)
-    WHERE
-        r.shop = %(shop)s
-        AND (r.as_of > %(day_ago)s OR r.run_key = ANY (%(run_keys)s::bigint[]))
-        AND c.contact IS NOT NULL
+    WHERE r.shop = %(shop)s AND (r.as_of > %(day_ago)s OR r.run_key = ANY (%(run_keys)s::bigint[]))
 ),
 crowded AS MATERIALIZED (
     SELECT r.contact
     FROM recent AS r
+    WHERE (r.contact IN (SELECT a.contact FROM addressed AS a)) IS TRUE
     GROUP BY r.contact
     HAVING count(*) > %(cap)s
 ),
@@ -58,7 +47,7 @@ above AS MATERIALIZED (
                 r.*,
                 r.is_released AND NOT EXISTS (SELECT FROM decision_event AS d WHERE d.event_id = r.event_id) AS is_open
             FROM recent AS r
-            WHERE (r.contact IN (SELECT c.contact FROM crowded AS c)) IS TRUE
+            WHERE EXISTS (SELECT FROM crowded) AND (r.contact IN (SELECT c.contact FROM crowded AS c)) IS TRUE
         ) AS t
     ) AS ranked
     WHERE ranked.is_open AND ranked.place > %(cap)s
