@@ -5,6 +5,7 @@ import multiprocessing
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from threading import Event
 
 import psycopg
 import pytest
@@ -30,14 +31,18 @@ def must_hold(outcome: Outcome) -> None:
     assert not outcome.violation, f"seed {outcome.seed}: {outcome.violation}\n{story}"
 
 
-def play_some(ledger: str, seeds: range) -> Counter[tuple[str, str]]:
-    """What happened where in some schedules, each of which must hold."""
+def play_some(ledger: str, seeds: range, failed: Event) -> Counter[tuple[str, str]]:
+    """What happened where in some schedules, each of which must hold; ends where those of the other do not."""
     logging.disable()  # in a process of its own, where nobody reads of databases that are away
     mishaps: Counter[tuple[str, str]] = Counter()
     with db.connect(ledger, autocommit=True) as session:
         prepare(session)
         for seed in seeds:
+            if failed.is_set():
+                break
             outcome = play(seed, session)
+            if outcome.violation:
+                failed.set()
             must_hold(outcome)
             mishaps += outcome.mishaps
     return mishaps
@@ -58,8 +63,9 @@ def test_ten_thousand_schedules(ledgers: Callable[[], str]) -> None:
 
 def play_in_parallel(ledgers: Callable[[], str], seeds: range) -> Counter[tuple[str, str]]:
     """On two processors, each with a ledger of its own: dead senders' events are anybody's, whatever their shop."""
-    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
-        parts = pool.map(play_some, [ledgers(), ledgers()], [seeds[::2], seeds[1::2]])
+    context = multiprocessing.get_context("spawn")
+    with context.Manager() as manager, ProcessPoolExecutor(2, context) as pool:
+        parts = pool.map(play_some, [ledgers(), ledgers()], [seeds[::2], seeds[1::2]], [manager.Event()] * 2)
         return sum(parts, Counter())
 
 
