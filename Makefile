@@ -27,8 +27,8 @@ test: .venv/installed-dev ## every test but the long ones; ARGS="-k pace": some 
 test-long: .venv/installed-dev ## the tests that take minutes
 	@$(VENV) -m pytest -m long $(ARGS)
 
-test-snowflake: .venv/snowflake/installed ## the connectors on Snowflake and DuckDB, by their Airflow providers
-	@.venv/snowflake/bin/python -m pytest tests/connectors/test_story.py tests/connectors/test_beside.py \
+test-snowflake: .venv/snowflake/installed ## connectors on Snowflake and DuckDB by their providers; a sync into Snowflake
+	@.venv/snowflake/bin/python -m pytest $(addprefix tests/connectors/,test_story.py test_beside.py test_sync.py) \
 		-k "snowflake or (duckdb and story)" $(ARGS)
 
 picture: .venv/installed-dev ## the pictures of the UI in docs anew: the demo, and what the UI shows then (needs chromium)

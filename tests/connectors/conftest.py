@@ -37,6 +37,27 @@ def duckdb_engine(monkeypatch: pytest.MonkeyPatch, file: str) -> sa.Engine:
     return sa.create_engine(f"duckdb:///{file}")
 
 
+SNOWFLAKE: dict[str, Any] = {
+    "conn_type": "snowflake",
+    "login": "user",
+    "password": "password",
+    "schema": "public",
+    "extra": {"account": "account", "database": "warehouse"},
+}
+
+
+def snowflake_engine(monkeypatch: pytest.MonkeyPatch) -> sa.Engine:
+    engine = by_hook(monkeypatch, **SNOWFLAKE)
+
+    @sa.event.listens_for(engine, "before_cursor_execute", retval=True)
+    def without_zones(*told: Any) -> tuple[str, Any]:
+        """This statement of Snowflake's fakesnow does not know."""
+        statement, parameters = told[2:4]
+        return ("SELECT 1", {}) if statement.startswith("ALTER SESSION SET TIMEZONE") else (statement, parameters)
+
+    return engine
+
+
 @pytest.fixture(params=["postgresql", "duckdb", pytest.param("snowflake", marks=NO_SNOWFLAKE)])
 def warehouse(
     request: pytest.FixtureRequest, tmp_path: Path, floor: Floor, monkeypatch: pytest.MonkeyPatch
@@ -52,20 +73,6 @@ def warehouse(
     import fakesnow
 
     with fakesnow.patch():
-        engine = by_hook(
-            monkeypatch,
-            conn_type="snowflake",
-            login="user",
-            password="password",
-            schema="public",
-            extra={"account": "account", "database": "warehouse"},
-        )
-
-        @sa.event.listens_for(engine, "before_cursor_execute", retval=True)
-        def without_zones(*told: Any) -> tuple[str, Any]:
-            """This statement of Snowflake's fakesnow does not know."""
-            statement, parameters = told[2:4]
-            return ("SELECT 1", {}) if statement.startswith("ALTER SESSION SET TIMEZONE") else (statement, parameters)
-
+        engine = snowflake_engine(monkeypatch)
         yield engine
         engine.dispose()

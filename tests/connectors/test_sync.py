@@ -39,7 +39,8 @@ from sandbox.loop import Loop, running_loop
 from sandbox.processes import wait_until
 from tests.connectors import Shop as Told
 from tests.connectors import beside, flat, land, nested, settings, told
-from tests.connectors.conftest import duckdb_engine
+from tests.connectors.conftest import NO_SNOWFLAKE, SNOWFLAKE, duckdb_engine, snowflake_engine
+from tests.connectors.dlt_in_fakesnow import Stages, snowflake_for_dlt
 from tests.connectors.syncing import postgres as postgres_at
 from tests.connectors.syncing import started
 from tests.connectors.test_story import GAPS, declared, events_of, shown
@@ -85,12 +86,24 @@ def api(loop: Loop) -> Iterator[LoopApi]:
 @pytest.fixture
 def landing(request: pytest.FixtureRequest, database: str, tmp_path: Path) -> Connection:
     """The warehouse's connection in Airflow: to PostgreSQL, where a test does not ask for another kind."""
-    if getattr(request, "param", "postgresql") == "duckdb":
+    kind = getattr(request, "param", "postgresql")
+    if kind == "duckdb":
         return Connection(conn_id="loop_warehouse", conn_type="duckdb", host=f"{tmp_path}/warehouse.duckdb")
+    if kind == "snowflake":
+        request.getfixturevalue("stages")
+        return Connection(conn_id="loop_warehouse", **SNOWFLAKE | {"extra": json.dumps(SNOWFLAKE["extra"])})
     return postgres_at(database)
 
 
-IN_EACH_KIND = pytest.mark.parametrize("landing", ["postgresql", "duckdb"], indirect=True)
+@pytest.fixture
+def stages(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stages]:
+    """Those of fakesnow, which is Snowflake meanwhile."""
+    with snowflake_for_dlt(monkeypatch) as stages:
+        yield stages
+
+
+SNOWFLAKE_TOO = pytest.param("snowflake", marks=NO_SNOWFLAKE)
+IN_EACH_KIND = pytest.mark.parametrize("landing", ["postgresql", "duckdb", SNOWFLAKE_TOO], indirect=True)
 IN_DUCKDB = pytest.mark.parametrize("landing", ["duckdb"], indirect=True)
 
 
@@ -108,6 +121,8 @@ def warehouse(landing: Connection, database: str, monkeypatch: pytest.MonkeyPatc
         def let_go(_: Any, connection: Any) -> None:
             """As a look does at its end: who has the file open shuts the sync out."""
             connection.invalidate()
+    elif landing.conn_type == "snowflake":
+        engine = snowflake_engine(monkeypatch)
     else:
         at = conninfo_to_dict(database)
         engine = sa.create_engine(f"postgresql+psycopg://{at['user']}@/{at['dbname']}?host={at['host']}")
@@ -742,7 +757,7 @@ def test_somebody_elses_table_is_left_as_it_is(
         connection.execute(sa.text("CREATE TABLE loop.returns (return_id text)"))
     with pytest.raises(NeedsMending, match="holds a table returns that the sync did not make"):
         sync(api, destination, SHOP, now=NOW)
-    columns = "SELECT column_name FROM information_schema.columns WHERE table_schema = 'loop'"
+    columns = "SELECT lower(column_name) FROM information_schema.columns WHERE lower(table_schema) = 'loop'"
     assert rows(warehouse, columns) == [("return_id",)]
     assert loop.asked == []
 
