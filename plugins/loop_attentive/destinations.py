@@ -1,6 +1,7 @@
 """Where the sync lands: an Airflow connection as dlt's destination of the same kind."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,7 @@ KINDS: dict[str, tuple[Callable[..., Destination[Any, Any]], Callable[[Any], Con
     "postgres": (dlt.destinations.postgres, _postgres),
     "postgresql": (dlt.destinations.postgres, _postgres),
     "duckdb": (dlt.destinations.duckdb, _duckdb),
-    "snowflake": (dlt.destinations.snowflake, _snowflake),
+    # The files that it loads from hold e-mail addresses, and would stay in the tables' stages.
+    "snowflake": (partial(dlt.destinations.snowflake, keep_staged_files=False), _snowflake),
 }
 """By an Airflow connection's type: dlt's destination, and what it is to know of the connection."""

@@ -105,6 +105,7 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stages]:
 SNOWFLAKE_TOO = pytest.param("snowflake", marks=NO_SNOWFLAKE)
 IN_EACH_KIND = pytest.mark.parametrize("landing", ["postgresql", "duckdb", SNOWFLAKE_TOO], indirect=True)
 IN_DUCKDB = pytest.mark.parametrize("landing", ["duckdb"], indirect=True)
+IN_SNOWFLAKE = pytest.mark.parametrize("landing", [SNOWFLAKE_TOO], indirect=True)
 
 
 @pytest.fixture
@@ -248,6 +249,14 @@ def test_no_minute_holds_more_requests_than_loop_allows(loop: Loop) -> None:
     assert len(times) == 250
     assert min(after - before for before, after in pairwise([0, *times])) >= APART - 1e-9, "nor with the sync before"
     assert 60 / APART < 300
+
+
+@IN_SNOWFLAKE
+def test_no_file_stays_in_a_tables_stage(loop: Loop, api: LoopApi, destination: Any, stages: Stages) -> None:
+    loop.put(ret(1))
+    sync(api, destination, SHOP, now=NOW)
+    assert [name for name in stages.came if "/returns." in name]
+    assert stages.files == {}
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
