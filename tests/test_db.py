@@ -6,8 +6,10 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 from psycopg import sql
+from psycopg.adapt import PyFormat
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import TransactionStatus
+from psycopg.types.json import Jsonb
 
 from loop_attentive import db
 from loop_attentive.errors import NeedsMending
@@ -93,3 +95,14 @@ def test_a_transaction_may_last_whatever_is_set_for_others(ledger: str) -> None:
             assert (conn.info.transaction_status, conn.autocommit) == (TransactionStatus.IDLE, autocommit)
             assert conn.execute("SHOW transaction_timeout").fetchall() == [("0",)]
         assert asyncio.run(told(autocommit)) == ("0", autocommit, TransactionStatus.IDLE)
+
+
+def test_many_copies_by_one_cursor_cost_no_more_than_the_first_each(ledger: str) -> None:
+    with db.connect(ledger) as conn, conn.cursor() as cur:
+        cur.execute("CREATE TEMP TABLE staged (number integer, told jsonb)")
+        for number in range(20):
+            db.copy(cur, "staged", ("number", "told"), [(number, '{"how": "as text"}')])
+        assert len(cur.adapters.get_dumper(Jsonb, PyFormat.AUTO).__mro__) < 10
+        # and what the cursor itself writes is written as before
+        documents = [Jsonb({"a": 1}), Jsonb({"how": "as text"})]
+        assert cur.execute("SELECT count(*), %s FROM staged WHERE told = %s", documents).fetchall() == [(20, {"a": 1})]

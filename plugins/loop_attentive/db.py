@@ -59,12 +59,15 @@ def copy(cur: psycopg.Cursor[Any], table: str, columns: Sequence[str], rows: Ite
     In binary form, which is many times cheaper than text for both sides.
     """
     into, names = composed.Identifier(table), composed.SQL(", ").join(map(composed.Identifier, columns))
-    described = cur.execute(composed.SQL("SELECT {} FROM {} LIMIT 0").format(names, into)).description or ()
-    set_json_dumps(str, cur)
-    with cur.copy(composed.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(into, names)) as copying:
-        copying.set_types([column.type_code for column in described])
-        for row in rows:
-            copying.write_row(row)
+    # A cursor of its own: psycopg derives what writes JSON anew each time it is set, so that thousands of copies by one
+    # cursor would each cost more than the last.
+    with psycopg.Cursor(cur.connection) as own:
+        set_json_dumps(str, own)
+        described = own.execute(composed.SQL("SELECT {} FROM {} LIMIT 0").format(names, into)).description or ()
+        with own.copy(composed.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(into, names)) as copying:
+            copying.set_types([column.type_code for column in described])
+            for row in rows:
+                copying.write_row(row)
 
 
 def conninfo(connection: Any) -> str:
