@@ -105,8 +105,8 @@ class Judge:
         if event["event_type"] in MONEY or event["attempts"] != request.attempt:
             return
         # What waited for a person when this was marked held nobody up, even if its late answer or its own sender freed
-        # it afterwards: it was answered when its lease had ended, its mark was taken back, or it was marked again later
-        # than this.
+        # it afterwards: it was answered when its lease had ended (if that was only that it never left, it stays
+        # unknown), its mark was taken back, or it was marked again later than this.
         before = self._all(
             "SELECT event_id FROM event WHERE shop = %(shop)s AND return_id = %(return_id)s "
             "AND (order_at, order_no, event_id) < (%(at)s, %(no)s, %(id)s) AND event_type <> ALL (%(passed_over)s) "
@@ -116,6 +116,9 @@ class Judge:
             "AND a.attempt = event.attempts AND a.outcome <> 'lost' AND a.finished_at > a.started_at + %(lease)s)) "
             "AND NOT (status = 'pending' AND EXISTS (SELECT FROM told WHERE told.event_id = event.event_id "
             "AND told.attempts > event.attempts AND given_up)) "
+            "AND NOT (status = 'unknown' AND EXISTS (SELECT FROM told JOIN attempt AS a USING (event_id) "
+            "WHERE told.event_id = event.event_id AND told.attempts = event.attempts AND given_up "
+            "AND a.attempt = event.attempts AND a.outcome <> 'lost' AND a.finished_at > a.started_at + %(lease)s)) "
             "AND NOT (status = 'sending' AND sent_at > (SELECT sent_at FROM event WHERE event_id = %(id)s::uuid) "
             "AND EXISTS (SELECT FROM told WHERE told.event_id = event.event_id AND given_up))",
             return_id=event["return_id"], at=event["order_at"], no=event["order_no"], id=event["event_id"],
