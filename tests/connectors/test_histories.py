@@ -11,7 +11,7 @@ from zlib import crc32
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from psycopg import sql
 
@@ -199,7 +199,11 @@ def write(floor: Floor, table: str, row: dict[str, Any], *, keeps_all: bool) -> 
 # ── The properties ──────────────────────────────────────────────────────────
 
 USUAL = settings(
-    deadline=None, max_examples=4, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    deadline=None,
+    max_examples=4,
+    derandomize=True,
+    phases=set(Phase) - {Phase.explain},  # it takes minutes, and what fails is small by then
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 LONG = settings(USUAL, max_examples=60)
 
@@ -210,7 +214,7 @@ EACH_WAREHOUSE = pytest.mark.parametrize("keeps_all", [True, False], ids=["appen
 
 def some(deliver: Callable[..., st.SearchStrategy[Delivery[Any]]]) -> st.SearchStrategy[list[Story]]:
     """Many returns at once: a look costs the same."""
-    return st.lists(stories(deliver), min_size=10, max_size=10)
+    return st.lists(stories(deliver), min_size=12, max_size=12)
 
 
 def nothing_is_made_up(floors: Callable[..., Floor], spelling: str, *, keeps_all: bool, profile: settings) -> None:
