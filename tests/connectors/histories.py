@@ -123,8 +123,12 @@ def any_delivery(draw: st.DrawFn, versions: st.SearchStrategy[V]) -> Delivery[V]
     """Late, twice, out of order, some versions never; or, at many a look, as they come."""
     history = tuple(draw(st.lists(versions, min_size=2, max_size=6)))
     newest = len(history) - 1
-    anything = st.lists(st.integers(0, newest), max_size=3).map(tuple)
-    return Delivery(history, tuple(draw(st.just((min(look, newest),)) | anything) for look in range(LOOKS)))
+    batch = st.none() | st.lists(st.integers(0, newest), max_size=3)
+    batches = draw(st.lists(batch, min_size=LOOKS, max_size=LOOKS))
+    return Delivery(
+        history,
+        tuple((min(look, newest),) if batch is None else tuple(batch) for look, batch in enumerate(batches)),
+    )
 
 
 @st.composite

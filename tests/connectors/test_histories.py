@@ -200,7 +200,7 @@ def write(floor: Floor, table: str, row: dict[str, Any], *, keeps_all: bool) -> 
 
 USUAL = settings(
     deadline=None,
-    max_examples=4,
+    max_examples=3,
     derandomize=True,
     phases=set(Phase) - {Phase.explain},  # it takes minutes, and what fails is small by then
     suppress_health_check=[HealthCheck.function_scoped_fixture],
@@ -214,7 +214,7 @@ EACH_WAREHOUSE = pytest.mark.parametrize("keeps_all", [True, False], ids=["appen
 
 def some(deliver: Callable[..., st.SearchStrategy[Delivery[Any]]]) -> st.SearchStrategy[list[Story]]:
     """Many returns at once: a look costs the same."""
-    return st.lists(stories(deliver), min_size=12, max_size=12)
+    return st.lists(stories(deliver), min_size=18, max_size=18)
 
 
 def nothing_is_made_up(floors: Callable[..., Floor], spelling: str, *, keeps_all: bool, profile: settings) -> None:
