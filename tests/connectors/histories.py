@@ -94,34 +94,48 @@ OUTCOMES = {
 }  # fmt: skip
 """What each resolution means to the customer. The source spells one that is empty as it spells all empty text."""
 
-RETURNS = st.builds(
-    Return,
-    st.sampled_from(["open", "closed", "cancelled", "expired", "review", " Closed ", "CANCELLED"]),
-    st.sampled_from([False, False, False, True]),
+
+def histories_of(versions: st.SearchStrategy[V]) -> st.SearchStrategy[list[V]]:
+    return st.lists(versions, min_size=2, max_size=6)
+
+
+RETURNS = histories_of(
+    st.builds(
+        Return,
+        st.sampled_from(["open", "closed", "cancelled", "expired", "review", " Closed ", "CANCELLED"]),
+        st.sampled_from([False, False, False, True]),
+    )
 )
-LABELS = st.sampled_from(["new", "in_transit", "delivered", " In Transit"])
-ITEMS = st.sampled_from(
-    [
-        *[Item(True, None, False)] * 8,
-        *[Item(True, resolution, False) for resolution in OUTCOMES],
-        Item(True, "Store Credit ", True),
-        Item(True, None, True),
-        Item(False, None, False),
-        Item(None, None, False),
-    ]
+LABELS = histories_of(st.sampled_from(["new", "in_transit", "delivered", " In Transit"]))
+MISSING = Item(True, None, False)
+NOT_MISSING = [
+    *[Item(True, resolution, False) for resolution in OUTCOMES],
+    Item(True, "Store Credit ", True),
+    Item(True, None, True),
+    Item(False, None, False),
+    Item(None, None, False),
+]
+ITEMS = st.one_of(
+    histories_of(st.sampled_from([*[MISSING] * len(NOT_MISSING), *NOT_MISSING])),
+    # Time and again: that makes the most episodes.
+    st.lists(st.sampled_from(NOT_MISSING), min_size=1, max_size=3).map(
+        lambda closed: [version for one in closed for version in (MISSING, one)]
+    ),
 )
-TRANSACTIONS = st.builds(
-    Transaction,
-    st.sampled_from(["payment", "refund", " Refund"]),
-    st.sampled_from(["stripe", "stripe", " Stripe", "shopify_payments", None]),
-    st.sampled_from(["succeeded", "SUCCEEDED ", "pending", "failed"]),
+TRANSACTIONS = histories_of(
+    st.builds(
+        Transaction,
+        st.sampled_from(["payment", "refund", " Refund"]),
+        st.sampled_from(["stripe", "stripe", " Stripe", "shopify_payments", None]),
+        st.sampled_from(["succeeded", "SUCCEEDED ", "pending", "failed"]),
+    )
 )
 
 
 @st.composite
-def any_delivery(draw: st.DrawFn, versions: st.SearchStrategy[V]) -> Delivery[V]:
+def any_delivery(draw: st.DrawFn, histories: st.SearchStrategy[Sequence[V]]) -> Delivery[V]:
     """Late, twice, out of order, some versions never; or, at many a look, as they come."""
-    history = tuple(draw(st.lists(versions, min_size=2, max_size=6)))
+    history = tuple(draw(histories))
     newest = len(history) - 1
     batch = st.none() | st.lists(st.integers(0, newest), max_size=3)
     batches = draw(st.lists(batch, min_size=LOOKS, max_size=LOOKS))
@@ -132,9 +146,9 @@ def any_delivery(draw: st.DrawFn, versions: st.SearchStrategy[V]) -> Delivery[V]
 
 
 @st.composite
-def prompt_delivery(draw: st.DrawFn, versions: st.SearchStrategy[V]) -> Delivery[V]:
+def prompt_delivery(draw: st.DrawFn, histories: st.SearchStrategy[Sequence[V]]) -> Delivery[V]:
     """Every version lands before the look that follows it: in any order, and some again."""
-    history = tuple(draw(st.lists(versions, min_size=2, max_size=6)))
+    history = tuple(draw(histories))
     edges = sorted(draw(st.lists(st.integers(0, len(history)), min_size=LOOKS - 1, max_size=LOOKS - 1)))
     batches = []
     for start, end in zip([0, *edges], [*edges, len(history)], strict=True):
@@ -145,25 +159,29 @@ def prompt_delivery(draw: st.DrawFn, versions: st.SearchStrategy[V]) -> Delivery
 
 @st.composite
 def stories(draw: st.DrawFn, deliver: Any) -> Story:
-    """deliver: makes deliveries of versions. Of six things one never comes."""
+    """deliver: makes deliveries of histories. Of six things one never comes; many a return comes after the rest."""
 
-    def delivery(versions: st.SearchStrategy[Any]) -> Delivery[Any]:
-        return draw(deliver(versions)) if draw(st.integers(0, 5)) else NEVER
+    def delivery(histories: st.SearchStrategy[Any]) -> Delivery[Any]:
+        return draw(deliver(histories)) if draw(st.integers(0, 5)) else NEVER
 
     return Story(
-        delivery(RETURNS),
+        later(delivery(RETURNS), draw(st.sampled_from([0, 0, 1, 2]))),
         delivery(LABELS),
         tuple((item, delivery(ITEMS)) for item in ITEM_IDS),
         tuple((transaction, delivery(TRANSACTIONS)) for transaction in TRANSACTION_IDS),
     )
 
 
+def later(delivery: Delivery[V], looks: int) -> Delivery[V]:
+    return Delivery(delivery.history, ((),) * looks + delivery.batches[: LOOKS - looks])
+
+
 RESTS = st.lists(
-    st.sampled_from([timedelta(minutes=6), timedelta(hours=12), DAY - timedelta(minutes=6)]),
+    st.sampled_from([timedelta(minutes=6), timedelta(hours=11, minutes=54), timedelta(hours=12)]),
     min_size=LOOKS,
     max_size=LOOKS,
 )
-"""Before each look. Some make a day together, to the minute."""
+"""Before each look. Some make a day together, to the minute, and some just less."""
 
 
 def in_order(delivery: Delivery[V]) -> Delivery[V]:

@@ -23,6 +23,7 @@ from tests.connectors.histories import (
     LABEL_CREATED,
     LABEL_UPDATED,
     LOOKS,
+    MISSING,
     NEVER,
     OUT,
     PAYMENT,
@@ -202,7 +203,7 @@ USUAL = settings(
     deadline=None,
     max_examples=3,
     derandomize=True,
-    phases=set(Phase) - {Phase.explain},  # it takes minutes, and what fails is small by then
+    phases=set(Phase) - {Phase.explain},  # that takes minutes, and what fails is small by then
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 LONG = settings(USUAL, max_examples=60)
@@ -281,7 +282,7 @@ def test_any_order_before_the_look_in_many_more_histories(floors: Callable[..., 
 # ── What the model tells, by which all is judged ────────────────────────────
 
 OPEN, CLOSED, GONE = Return("open", False), Return("closed", False), Return("closed", True)
-MISSING, BACK = Item(True, None, False), Item(True, None, True)
+BACK = Item(True, None, True)
 PAID, TO_BE_PAID = Transaction("payment", " Stripe", "Succeeded"), Transaction("payment", "stripe", "pending")
 OFTEN = [timedelta(minutes=6)] * LOOKS
 TWICE_A_DAY = [timedelta(hours=12)] * LOOKS
