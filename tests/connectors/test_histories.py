@@ -108,13 +108,13 @@ class Warehouse:
     syncs_again: bool
 
 
-def shop_on(floor: Floor, *, keeps_all: bool) -> Floor:
+def shop_on(floors: Callable[..., Floor], spelling: Spelling, *, keeps_all: bool) -> Floor:
     """A shop that has looked before."""
-    if floor.one("SELECT count(*) FROM shop") == (0,):
-        if keeps_all:
-            for table, keys in KEYS.items():
-                floor.conn.execute(f"ALTER TABLE loop.{table} DROP CONSTRAINT {'_'.join([table, *keys, 'key'])}")
-        floor.start(T0)
+    floor = floors(times=spelling.times, time_zone=AHEAD_OF_UTC)
+    if keeps_all:
+        for table, keys in KEYS.items():
+            floor.conn.execute(f"ALTER TABLE loop.{table} DROP CONSTRAINT {'_'.join([table, *keys, 'key'])}")
+    floor.start(T0)
     return floor
 
 
@@ -220,7 +220,7 @@ def some(deliver: Callable[..., st.SearchStrategy[Delivery[Any]]]) -> st.SearchS
 
 def nothing_is_made_up(floors: Callable[..., Floor], spelling: str, *, keeps_all: bool, profile: settings) -> None:
     spelled = SPELLINGS[spelling]
-    floor = shop_on(floors(times=spelled.times, time_zone=AHEAD_OF_UTC), keeps_all=keeps_all)
+    floor = shop_on(floors, spelled, keeps_all=keeps_all)
 
     @profile
     @seed(crc32(f"{spelling} {keeps_all}".encode()))
@@ -235,7 +235,7 @@ def nothing_is_made_up(floors: Callable[..., Floor], spelling: str, *, keeps_all
 
 def any_order_is_as_good(floors: Callable[..., Floor], spelling: str, *, profile: settings) -> None:
     spelled = SPELLINGS[spelling]
-    floor = shop_on(floors(times=spelled.times, time_zone=AHEAD_OF_UTC), keeps_all=True)
+    floor = shop_on(floors, spelled, keeps_all=True)
 
     @profile
     @seed(crc32(spelling.encode()))
