@@ -206,7 +206,7 @@ USUAL = settings(
     phases=set(Phase) - {Phase.explain},  # that takes minutes, and what fails is small by then
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-LONG = settings(USUAL, max_examples=60)
+LONG = settings(USUAL, max_examples=30)
 
 GAPS = st.sampled_from([1, 7, 60])
 EACH_SPELLING = pytest.mark.parametrize("spelling", SPELLINGS)
