@@ -2,10 +2,12 @@
 
 A run is the look (extraction and mirror), every hourly rule with payloads and enqueuing, and the second judgement that
 the plan makes; sending is measured elsewhere. Of the changed rows a quarter each are new returns, their labels, returns
-whose status changes, and labels whose status changes, and each makes an event. The smaller history is that of a shop of
-200 days, the greater one that of a shop of five years, with as many returns each day; the mirror holds 120 days. Every
-hour begins after a checkpoint and a vacuum, as real ones do, and the events of the hour before have been sent. Rules
-are judged two at a time, by processes, as tasks are, which have their imports and their connection before, as tasks do.
+whose status changes, and labels whose status changes, and each makes an event. Each new return is of somebody else, so
+that nobody gets more than a person may in a day. The greatest history is that of a shop of five years; the others have
+as many returns each day, for a shorter time. The mirror holds 120 days, but never all of a history: in each there are
+as many returns an hour to be forgotten. Every hour begins after a checkpoint and a vacuum, as real ones do, and the
+events of the hour before have been sent. Rules are judged two at a time, by processes, as tasks are, which have their
+imports and their connection before, as tasks do.
 
 Source: what of the elapsed time is spent waiting for rows of the source, which here is on the same server.
 """
@@ -37,11 +39,8 @@ from sandbox.warehouse import create, fill
 from sandbox.warehouse.tables import TABLES
 
 HOUR = timedelta(hours=1)
-YOUNG, OLD = 200, 5 * 365 + 1
-"""Days since a shop's first return."""
-
-MANY = 1_000_000
-"""Returns of which a shop that is not old has no more."""
+YEARS = 5 * 365 + 1
+"""Days since the first return of the greatest history."""
 
 AT_ONCE = 2
 """Rules that are judged at the same time."""
@@ -52,11 +51,12 @@ ROWS_A_SECOND = 20_000
 NEW_RETURNS = """
 INSERT INTO loop.returns
 SELECT
-    (SELECT max(return_id) FROM loop.returns) + n, 'open', 'refund', '#' || n, 'new.' || n || '@example.com',
-    '+1678' || 2000000 + %(seed)s * 1000 + n, 'https://sandbox.loopreturns.com/#/return/' || gen_random_uuid(),
-    true, false, NULL, made_at, made_at, %(at)s, false
-FROM generate_series(1, %(rows)s) AS n
-CROSS JOIN LATERAL (SELECT %(at)s::timestamptz - n * interval '1 millisecond' AS made_at) AS made
+    number, 'open', 'refund', '#' || number, 'new.' || number || '@example.com', '+1678' || 2000000 + number %% 8000000,
+    'https://sandbox.loopreturns.com/#/return/' || gen_random_uuid(), true, false, NULL, made_at, made_at, %(at)s, false
+FROM
+    (SELECT max(return_id) AS newest FROM loop.returns) AS before,
+    generate_series(newest + 1, newest + %(rows)s) AS number,
+    LATERAL (SELECT %(at)s::timestamptz - (number - newest) * interval '1 millisecond' AS made_at) AS made
 """
 NEW_LABELS = """
 INSERT INTO loop.labels
@@ -223,18 +223,17 @@ class Bench:
 
     def change(self, rows: int, at: datetime) -> None:
         """About so many rows change in the source."""
-        self._runs += 1
         for query in (NEW_RETURNS, NEW_LABELS, OTHER_STATES, OTHER_LABELS) if rows else ():
-            self.conn.execute(query, {"rows": rows // 4, "at": at, "seed": self._runs})
+            self.conn.execute(query, {"rows": rows // 4, "at": at})
 
 
 def hours(bench: Bench, now: datetime, changes: int, repeats: int) -> Iterator[tuple[Cost, Cost]]:
     """So many hours in which so much changes, each after one in which nothing did: its look and its rules."""
     for _ in range(repeats):
-        now += 3 * HOUR  # no row of the hour before is read again
+        now += 3 * HOUR  # no row of the last change is read again
         bench.sync(now)
         bench.rules(bench.look(now)[0])
-        now += 3 * HOUR
+        now += HOUR
         bench.change(changes, now)
         bench.sync(now)
         bench.settle()
@@ -242,18 +241,19 @@ def hours(bench: Bench, now: datetime, changes: int, repeats: int) -> Iterator[t
         yield looked, bench.rules(look)
 
 
-def measure(returns: int, changes: Sequence[int], repeats: int) -> tuple[dict[int, float], list[Figure]]:
+def measure(returns: int, days: int, changes: Sequence[int], repeats: int) -> tuple[dict[int, float], list[Figure]]:
     """Seconds of the whole run by number of changes, and the figures, for one history."""
     totals, figures = {}, []
-    with kit.server() as conninfo, closing(Bench(conninfo)) as bench:
+    mirror_days = min(120, max(days * 2 // 3, 1))
+    with kit.server() as conninfo, closing(Bench(conninfo, mirror_days=mirror_days)) as bench:
         now = datetime.now(UTC)
-        bench.history(returns, now, days=OLD if returns > MANY else YOUNG, growth=1.0)
+        bench.history(returns, now, days=days, growth=1.0)
         look, looked = bench.look(now)
         judged = bench.rules(look, CATALOGUE)
         figures += told(f"{returns:,} returns, the first hour", [(looked, judged)], read=look.extracted)
         for rows in changes:
             costs = list(hours(bench, now, rows, repeats))
-            now += 6 * HOUR * repeats
+            now += 4 * HOUR * repeats
             totals[rows] = median(looked.elapsed + judged.elapsed for looked, judged in costs)
             figures += told(f"{returns:,} returns, {rows:,} changed", costs)
         bench.without_index()
@@ -289,7 +289,8 @@ def main() -> None:
     logging.getLogger("loop_attentive").setLevel(logging.ERROR)  # outcomes without a word at Attentive are no surprise
     figures, totals = [], {}
     for returns in options.returns:
-        totals[returns], some = measure(returns, options.changes, options.repeats)
+        days = max(round(YEARS * returns / max(options.returns)), 1)
+        totals[returns], some = measure(returns, days, options.changes, options.repeats)
         figures += some
     if len(totals) > 1:
         for rows in options.changes:
