@@ -3,7 +3,7 @@
 A run is the look (extraction and mirror), every hourly rule with payloads and enqueuing, and the second judgement that
 the plan makes; sending is measured elsewhere. Of the changed rows a quarter each are new returns, their labels, returns
 whose status changes, and labels whose status changes, and each makes an event. Each new return is of somebody else, so
-that nobody gets more than a person may in a day. The greatest history is that of a shop of five years; the others have
+that nobody gets more than a person may in a day. The greatest history is that of a shop of 13 years; the others have
 as many returns each day, for a shorter time. The mirror holds 120 days, but never all of a history: in each there are
 as many returns an hour to be forgotten. Every hour begins after a checkpoint and a vacuum, as real ones do, and the
 events of the hour before have been sent. Rules are judged two at a time, by processes, as tasks are, which have their
@@ -39,8 +39,11 @@ from sandbox.warehouse import create, fill
 from sandbox.warehouse.tables import TABLES
 
 HOUR = timedelta(hours=1)
-YEARS = 5 * 365 + 1
+OLDEST = 13 * 365
 """Days since the first return of the greatest history."""
+
+SHORTEST_MIRROR = 32
+"""Days; a shop's settings allow no shorter one."""
 
 AT_ONCE = 2
 """Rules that are judged at the same time."""
@@ -244,7 +247,7 @@ def hours(bench: Bench, now: datetime, changes: int, repeats: int) -> Iterator[t
 def measure(returns: int, days: int, changes: Sequence[int], repeats: int) -> tuple[dict[int, float], list[Figure]]:
     """Seconds of the whole run by number of changes, and the figures, for one history."""
     totals, figures = {}, []
-    mirror_days = min(120, max(days * 2 // 3, 1))
+    mirror_days = min(120, max(days * 2 // 3, SHORTEST_MIRROR))
     with kit.server() as conninfo, closing(Bench(conninfo, mirror_days=mirror_days)) as bench:
         now = datetime.now(UTC)
         bench.history(returns, now, days=days, growth=1.0)
@@ -289,7 +292,7 @@ def main() -> None:
     logging.getLogger("loop_attentive").setLevel(logging.ERROR)  # outcomes without a word at Attentive are no surprise
     figures, totals = [], {}
     for returns in options.returns:
-        days = max(round(YEARS * returns / max(options.returns)), 1)
+        days = max(round(OLDEST * returns / max(options.returns)), 1)
         totals[returns], some = measure(returns, days, options.changes, options.repeats)
         figures += some
     if len(totals) > 1:
