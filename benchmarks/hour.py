@@ -33,7 +33,7 @@ from loop_attentive import db, mirror, qualify, runs
 from loop_attentive.catalogue import CATALOGUE, EventType
 from loop_attentive.mirror import Look
 from loop_attentive.runs import Run
-from loop_attentive.settings import Shop
+from loop_attentive.settings import RULES_LOOK_BACK_DAYS, Shop
 from loop_attentive.source import Cursor, Raw, Source, Table
 from sandbox.warehouse import create, fill
 from sandbox.warehouse.tables import TABLES
@@ -41,9 +41,6 @@ from sandbox.warehouse.tables import TABLES
 HOUR = timedelta(hours=1)
 OLDEST = 13 * 365
 """Days since the first return of the greatest history."""
-
-SHORTEST_MIRROR = 32
-"""Days; a shop's settings allow no shorter one."""
 
 AT_ONCE = 2
 """Rules that are judged at the same time."""
@@ -247,7 +244,7 @@ def hours(bench: Bench, now: datetime, changes: int, repeats: int) -> Iterator[t
 def measure(returns: int, days: int, changes: Sequence[int], repeats: int) -> tuple[dict[int, float], list[Figure]]:
     """Seconds of the whole run by number of changes, and the figures, for one history."""
     totals, figures = {}, []
-    mirror_days = min(120, max(days * 2 // 3, SHORTEST_MIRROR))
+    mirror_days = min(120, max(days * 2 // 3, RULES_LOOK_BACK_DAYS + 1))  # settings allow no fewer
     with kit.server() as conninfo, closing(Bench(conninfo, mirror_days=mirror_days)) as bench:
         now = datetime.now(UTC)
         bench.history(returns, now, days=days, growth=1.0)
