@@ -29,9 +29,21 @@ TIMES_THE_LARGEST = 10
 HISTORY = timedelta(days=28)
 DAY = timedelta(days=1)
 
-NEW = "e.run_key = %(run_key)s"
-JUDGED_AGAIN = "e.event_id IN (SELECT j.event_id FROM judged AS j WHERE j.status = 'pending')"
-"""What is released now, for the cap: what the run has found, or what was judged again."""
+
+class Released(NamedTuple):
+    """What is released, for the cap, as conditions on event e.
+
+    new: by this transaction. so_far: with what the same run has released before it, which may still be held.
+    """
+
+    new: str
+    so_far: str
+
+
+OF_RUN = "e.run_key = %(run_key)s"
+AGAIN = "(e.event_id IN (SELECT j.event_id FROM judged AS j WHERE j.status = 'pending')) IS TRUE"
+BY_RULE = Released(f"{OF_RUN} AND e.event_type = %(event_type)s", OF_RUN)
+BY_JUDGING_AGAIN = Released(AGAIN, AGAIN)
 
 
 class Bound(NamedTuple):
@@ -52,7 +64,8 @@ def hold_new(cur: psycopg.Cursor[Any], shop: Shop, event: EventType, run: Run, n
         ).rowcount
         _record(cur, run, event.name, bound, count, held)
         return held
-    return _hold_above_cap(cur, shop, run, now, NEW, [run.run_key]).count(event.name)
+    of_rule = {"run_key": run.run_key, "event_type": event.name}
+    return _hold_above_cap(cur, shop, run, now, BY_RULE, [run.run_key], of_rule).count(event.name)
 
 
 def hold_judged(cur: psycopg.Cursor[Any], shop: Shop, run: Run | None, now: datetime) -> None:
@@ -76,7 +89,7 @@ def hold_judged_above_cap(cur: psycopg.Cursor[Any], shop: Shop, run: Run | None,
     of_runs = cur.execute(
         "SELECT DISTINCT e.run_key FROM judged AS j JOIN event AS e USING (event_id) WHERE j.status = 'pending'"
     ).fetchall()
-    return len(_hold_above_cap(cur, shop, run, now, JUDGED_AGAIN, [run_key for (run_key,) in of_runs]))
+    return len(_hold_above_cap(cur, shop, run, now, BY_JUDGING_AGAIN, [run_key for (run_key,) in of_runs], {}))
 
 
 def _counted_together(cur: psycopg.Cursor[Any], shop: Shop, run: Run, now: datetime) -> list[int]:
@@ -120,20 +133,26 @@ def largest(cur: psycopg.Cursor[Any], shop: Shop, event: EventType, but_of: list
 
 
 def _hold_above_cap(
-    cur: psycopg.Cursor[Any], shop: Shop, run: Run | None, now: datetime, released: str, of_runs: list[int]
+    cur: psycopg.Cursor[Any],
+    shop: Shop,
+    run: Run | None,
+    now: datetime,
+    released: Released,
+    of_runs: list[int],
+    of_rule: dict[str, Any],
 ) -> list[str]:
     """The types of the events that are held for their person's sake. One rule of a shop decides at a time.
 
-    of_runs: the runs that found what is released.
+    of_runs: the runs that found what is released. of_rule: what the conditions of `released` ask for.
     """
     cap = Bound(shop.max_per_person_per_day, ABOVE_CAP)
     cur.execute("SELECT pg_advisory_xact_lock(hashtextextended('loop_attentive cap of ' || %s, 0))", (shop.name,))
+    query = db.sql("qualify/hold_above_cap").replace("{new}", released.new).replace("{released}", released.so_far)
     rows = cur.execute(
-        cast(LiteralString, db.sql("qualify/hold_above_cap").replace("{released}", released)),
+        cast(LiteralString, query),
         {
-            "run_key": run and run.run_key, "run_keys": of_runs, "shop": shop.name, "day_ago": now - DAY,
-            "cap": cap.events, "reason": cap.reason,
-        },
+            "run_keys": of_runs, "shop": shop.name, "day_ago": now - DAY, "cap": cap.events, "reason": cap.reason,
+        } | of_rule,
     ).fetchall()  # fmt: skip
     types = [event_type for (event_type,) in rows]
     for event_type in dict.fromkeys(types):

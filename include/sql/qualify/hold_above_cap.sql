@@ -1,13 +1,13 @@
 -- Of the events that are released now, those that are more than a person may get in a day wait for a person's decision:
 -- the latest in order, Created first, of each phone and of each e-mail address.
--- What is released, as a condition on event e, stands for the name in braces. The day's events are looked up by their
--- runs, however long the history, and counted for those who are written to now; as a rule nobody is written to too often,
--- and that is all (EXISTS). Guesses about what this transaction has just written are worth nothing: IS TRUE has the
--- planner hash a list instead of joining by them.
+-- What is released, and what of it by this transaction, as conditions on event e, stand for the names in braces. The day's
+-- events are looked up by their runs, however long the history, and counted for those whom this transaction writes to; as
+-- a rule nobody is written to too often, and that is all (EXISTS). Guesses about what this transaction has just written
+-- are worth nothing: IS TRUE has the planner hash a list instead of joining by them.
 WITH addressed AS MATERIALIZED (
     SELECT unnest(ARRAY[e.phone_hash, e.email_hash]) AS contact
     FROM event AS e
-    WHERE e.run_key = ANY (%(run_keys)s::bigint[]) AND e.status = 'pending' AND ({released}) IS TRUE
+    WHERE e.run_key = ANY (%(run_keys)s::bigint[]) AND e.status = 'pending' AND {new}
 ),
 recent AS NOT MATERIALIZED (
     SELECT
@@ -21,6 +21,10 @@ recent AS NOT MATERIALIZED (
             e.run_key = r.run_key
             AND e.status IN ('pending', 'sending', 'unknown', 'accepted')
             AND (e.detected_at > %(day_ago)s OR (e.status = 'pending' AND {released}))
+            AND (
+                (e.phone_hash IN (SELECT a.contact FROM addressed AS a)) IS TRUE
+                OR (e.email_hash IN (SELECT a.contact FROM addressed AS a)) IS TRUE
+            )
         OFFSET 0
     ) AS e
     WHERE r.shop = %(shop)s AND (r.as_of > %(day_ago)s OR r.run_key = ANY (%(run_keys)s::bigint[]))
