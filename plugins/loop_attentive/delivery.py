@@ -15,6 +15,7 @@ Nothing here knows Airflow, or what an event is about; reminders are judged by t
 import asyncio
 import gc
 import logging
+import math
 import random
 import time
 from collections import Counter, deque
@@ -68,6 +69,9 @@ NOT_SENT_IN_A_ROW = 20
 """So many with nothing else between, and the run stops: it is not the events that are wrong."""
 
 MOST_UNDER_WAY, FIRST_UNDER_WAY, FEWEST_UNDER_WAY = 600, 150, 4
+
+AHEAD = 0.3
+"""Seconds of the pace that may be marked and not have left, whatever for: a killed sender leaves them in doubt."""
 
 
 @dataclass(frozen=True)
@@ -166,13 +170,15 @@ class Room:
     def is_full(self) -> bool:
         return self._under_way >= int(self._size)
 
-    def for_marks(self, flights: int) -> int:
-        """How many more may be marked: as many as have room, and again as many that wait for the next answers.
+    def for_marks(self, flights: int, rate: int) -> int:
+        """How many more may be marked: as many as have room, and again as many that wait for the next answers, but no
+        more than leave in some tenths of a second.
 
-        Never a few only: a mark costs a commit.
+        rate: how many may leave in one. Never a few only: a mark costs a commit.
         """
-        more = int(self._size * 2) - flights
-        return more if more >= self._size / 4 else 0
+        ahead = math.ceil(AHEAD * rate)
+        more = min(int(self._size * 2) - flights, ahead - (flights - self._under_way))
+        return more if more >= min(self._size, ahead) / 4 else 0
 
     def enter(self) -> None:
         self._under_way += 1
@@ -228,6 +234,7 @@ class Flight(Departure):
             if self._sender.pace.holds(self.permit):
                 if not self.has_room:
                     self._sender.room.enter()
+                    self._sender.room_changed.set()
                 self.has_room = True
                 return
             await self._exchange_permit()
@@ -301,7 +308,7 @@ class Sender:
         self._claim_at = self._sweep_at = float("-inf")
         # what the three parts tell each other
         self._halt = asyncio.Event()
-        self._landed = asyncio.Event()
+        self.room_changed = asyncio.Event()
         self._something_to_settle = asyncio.Event()
         self._settled = asyncio.Event()
         self._all_landed = False
@@ -374,10 +381,10 @@ class Sender:
             self._claimed_all = False
 
     async def _mark_a_handful(self) -> None:
-        room = self.room.for_marks(len(self._flights))
+        room = self.room.for_marks(len(self._flights), self.pace.limit)
         if room <= 0:
-            self._landed.clear()
-            await _wait(self._landed, 1.0)
+            self.room_changed.clear()
+            await _wait(self.room_changed, 1.0)
             return
         permits = await self.pace.take(min(len(self.ledger.in_hand), room, HANDFUL))
         if not permits:
@@ -441,7 +448,7 @@ class Sender:
 
     def _land(self, task: asyncio.Task[None]) -> None:
         self._flights.discard(task)
-        self._landed.set()
+        self.room_changed.set()
         if not task.cancelled() and isinstance(error := task.exception(), Exception):
             self._fail(error)
 
