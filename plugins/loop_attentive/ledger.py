@@ -29,6 +29,9 @@ LEAVES_WITHIN = timedelta(seconds=12)
 COMMITS_WITHIN = timedelta(seconds=5)
 """A mark that takes longer to be seen is found, should it be lost, by a claim from the oldest."""
 
+OVERLOOKED_UNTIL = timedelta(seconds=5)
+"""Whoever was claiming an event at the moment of our claim has it in hand by then, or is gone."""
+
 RESEND_AFTER = timedelta(minutes=2)
 
 WAITS_FOR_SOURCE = "waits for a fresh source"
@@ -333,9 +336,8 @@ class Ledger:
         """What is left of the batch that could not leave at the last claim."""
 
         async def work(connection: Connection) -> Left:
-            cursor = await connection.execute(
-                statement("next_due"), self._parameters(self._batch, {"claimed_at": self._claimed_at})
-            )
+            since = {"claimed_at": self._claimed_at, "look_again": OVERLOOKED_UNTIL}
+            cursor = await connection.execute(statement("next_due"), self._parameters(self._batch, since))
             return Left(*cast(tuple[datetime | None, str | None, int, datetime], await cursor.fetchone()))
 
         return await self._feeding.run(work)

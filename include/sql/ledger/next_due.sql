@@ -1,11 +1,25 @@
 -- When the next event of a batch may leave that could not when we last claimed, why not sooner, and how many are left.
--- One that was due and nobody's waits for another of its return, which is among these.
-SELECT
-    min(at) FILTER (WHERE at > %(claimed_at)s::timestamptz) AS at,
-    (array_agg(why ORDER BY at) FILTER (WHERE at > %(claimed_at)s::timestamptz))[1] AS why,
-    count(*) FILTER (WHERE status = 'pending') AS pending,
-    coalesce(%(now)s::timestamptz, clock_timestamp()) AS now
-FROM (
+-- One that was due and nobody's waits for another of its return, which is among these; or another sender was claiming it
+-- at that moment: should that one die, somebody has to come back for it.
+WITH overlooked AS MATERIALIZED (
+    SELECT e.event_id
+    FROM event AS e
+    WHERE
+        e.shop = %(shop)s
+        AND e.status = 'pending'
+        AND e.body IS NOT NULL
+        AND e.bucket = ANY (%(buckets)s::smallint[])
+        AND e.due_at <= %(claimed_at)s::timestamptz
+        AND (e.lease_until IS NULL OR e.lease_until < %(claimed_at)s::timestamptz)
+        AND e.event_type <> ALL (%(stopped)s::text[])
+        AND e.reason IS DISTINCT FROM %(waits_for_source)s
+        AND (e.event_type = ANY (%(money)s::text[]) OR NOT {earlier})
+    LIMIT 1
+),
+clock AS MATERIALIZED (
+    SELECT coalesce(%(now)s::timestamptz, clock_timestamp()) AS now
+),
+waiting AS (
     SELECT
         status,
         CASE
@@ -24,4 +38,13 @@ FROM (
         AND bucket = ANY (%(buckets)s::smallint[])
         AND status IN ('pending', 'sending', 'unknown')
         AND (status <> 'unknown' OR resend_at IS NOT NULL)
-) AS waiting
+    UNION ALL
+    SELECT 'overlooked', clock.now + %(look_again)s::interval, 'another sender has it in hand'
+    FROM overlooked, clock
+)
+SELECT
+    min(at) FILTER (WHERE at > %(claimed_at)s::timestamptz) AS at,
+    (array_agg(why ORDER BY at) FILTER (WHERE at > %(claimed_at)s::timestamptz))[1] AS why,
+    count(*) FILTER (WHERE status = 'pending') AS pending,
+    (SELECT now FROM clock) AS now
+FROM waiting
