@@ -19,8 +19,8 @@ Connect = Callable[[], Awaitable[Connection]]
 PATIENCE = 180.0
 """Seconds that an unreachable database is waited for before the work is given up."""
 
-ANSWER_WITHIN = 60.0
-"""Seconds after which a database that neither answers nor hangs up counts as lost."""
+ANSWER_WITHIN = 25.0
+"""Seconds after which a database that neither answers nor hangs up counts as lost. Leases can still be renewed then."""
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 
