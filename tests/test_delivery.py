@@ -21,10 +21,11 @@ import psycopg
 import pytest
 
 from loop_attentive import db
-from loop_attentive.attentive import Answer, AttentiveTransport, Departure
-from loop_attentive.delivery import Batch, NothingSent
+from loop_attentive.attentive import Answer, AttentiveTransport, Departure, Transport
+from loop_attentive.delivery import AHEAD, FIRST_UNDER_WAY, RENEW_EVERY, Batch, NothingSent
 from loop_attentive.errors import NeedsMending
-from loop_attentive.ledger import Ledger, Marked, Origin, Settled
+from loop_attentive.ledger import LEASE, Ledger, Marked, Origin, Settled
+from loop_attentive.reconnect import ANSWER_WITHIN
 from loop_attentive.settings import Shop
 from sandbox.attentive import Fault, Standin
 from tests.sending import (
@@ -39,6 +40,7 @@ from tests.sending import (
     Sending,
     bare_server,
     busiest_second,
+    connect,
     event_body,
     send,
     still_due_of,
@@ -859,15 +861,18 @@ SENDER_PROCESS = """
     from tests.sending import Book, Sending
     book = Book(sys.argv[1], Shop(name="default"))
     print(book.run_key, flush=True)
-    asyncio.run(Sending(book, sys.argv[2])())
+    asyncio.run(Sending(book, sys.argv[2], read_timeout=float(sys.argv[3]))())
 """
 
 
-def start_sender(conninfo: str, url: str) -> subprocess.Popen[str]:
+def start_sender(conninfo: str, url: str, read_timeout: float = 5.0) -> subprocess.Popen[str]:
     environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'plugins'}"}
     code = textwrap.dedent(SENDER_PROCESS)
     return subprocess.Popen(
-        [sys.executable, "-c", code, conninfo, url], env=environment, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", code, conninfo, url, str(read_timeout)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
     )
 
 
@@ -899,6 +904,81 @@ def test_a_killed_sender_loses_nothing_and_leaves_little_in_doubt(book: Book) ->
 
     tell(book, story)
     assert book.states() == {"accepted": 1500}
+
+
+def test_a_sender_killed_while_attentive_is_silent_leaves_little_more_in_doubt_than_was_on_its_way(book: Book) -> None:
+    """It marked as many again as were on their way, hundreds, to wait for answers that did not come."""
+    book.add_many(2000)
+
+    async def story(standin: Standin, _: Sending) -> None:
+        standin.faults.append(Fault(kind="silence", accepts=True, after=200))
+        process = start_sender(book.conninfo, standin.url, read_timeout=60)
+        most_under_way = FIRST_UNDER_WAY + 200
+        while len(standin.received) < 200 + most_under_way:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(1.0)  # in which it must not mark any more
+        process.send_signal(signal.SIGKILL)
+        await asyncio.to_thread(process.wait)
+        arrived = {record.event_id for record in standin.received}
+        in_doubt = {str(row["event_id"]) for row in book.all("SELECT event_id FROM event WHERE status = 'sending'")}
+        assert len(in_doubt & arrived) >= most_under_way
+        assert 0 < len(in_doubt - arrived) <= AHEAD * book.shop.requests_per_second
+        book.run("UPDATE event SET lease_until = now() - interval '1 second' WHERE lease IS NOT NULL")
+        standin.faults.clear()
+        await Sending(book, standin.url)()
+
+    tell(book, story)
+
+
+class NoConnection(Transport):
+    """Is never connected, until it is let go: then it asks whether the request is still to leave."""
+
+    def __init__(self, let_go: asyncio.Event) -> None:
+        self._let_go = let_go
+
+    async def send(self, event: dict[str, Any], departure: Departure) -> Answer:
+        await self._let_go.wait()
+        await departure.cleared()
+        raise AssertionError("nothing may leave after a stop")
+
+
+def test_until_a_connection_stands_little_is_marked(book: Book) -> None:
+    book.add_many(500)
+
+    async def story(_: Standin, sending: Sending) -> None:
+        stop, let_go = asyncio.Event(), asyncio.Event()
+        running = asyncio.create_task(sending(stop=stop, through=lambda _: NoConnection(let_go)))
+        await asyncio.sleep(2.0)  # 300 could have been marked
+        marked = book.one("SELECT count(*) FROM event WHERE status = 'sending'")
+        assert 0 < marked <= AHEAD * book.shop.requests_per_second
+        stop.set()
+        let_go.set()
+        await running
+
+    tell(book, story)
+    assert book.states() == {"pending": 500}
+
+
+def test_leases_outlast_a_database_that_neither_answers_nor_hangs_up() -> None:
+    cancelling = 5.0  # what psycopg may take to give up
+    assert RENEW_EVERY + ANSWER_WITHIN + cancelling < LEASE.total_seconds()
+
+
+def test_what_another_sender_was_claiming_is_come_back_for(book: Book) -> None:
+    """Should that one die, nobody else would come before the next run."""
+    event_id = book.add()
+
+    async def story(_: Standin, sending: Sending) -> None:
+        with connect(book.conninfo) as other, other.transaction():
+            other.execute("SELECT FROM event WHERE event_id = %s FOR UPDATE", [event_id])
+            result = await sending()
+            assert (result.requests, result.pending) == (0, 1)
+            assert result.come_back_at is not None
+            assert result.come_back_at - datetime.now(UTC) < timedelta(seconds=6)
+            assert result.waits_for == "another sender has it in hand"
+        assert (await sending()).counts == {"accepted": 1}
+
+    tell(book, story)
 
 
 def test_a_database_that_goes_away_for_a_moment_costs_nothing(book: Book) -> None:
