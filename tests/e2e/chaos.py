@@ -32,9 +32,9 @@ T = TypeVar("T")
 LATENCY = Fault(delay=0.03, jitter=0.12)
 
 WEATHER: dict[str, tuple[Fault, ...]] = {
-    "a storm of 429": (Fault(status=429, seconds=3),),
-    "429 with a word": (Fault(status=429, retry_after=2, seconds=1),),
-    "503": (Fault(status=503, body="html", retry_after=1, seconds=2),),
+    "a storm of 429": (Fault(status=429, count=60),),
+    "429 with a word": (Fault(status=429, retry_after=2, count=15),),
+    "503": (Fault(status=503, body="html", retry_after=1, count=30),),
     "resets after accepting": (Fault(kind="reset", accepts=True, share=0.2, count=15),),
     "resets": (Fault(kind="reset", share=0.2, count=15),),
     "accepted, and told 500": (Fault(status=500, accepts=True, share=0.3, count=15),),
@@ -42,7 +42,13 @@ WEATHER: dict[str, tuple[Fault, ...]] = {
 }
 """What Attentive may do, by name."""
 
-KILL = "a task is killed"
+KILL, CLEARED = "a task is killed", "the send is cleared"
+
+MID_SEND = {KILL, CLEARED, *WEATHER}
+"""What falls on a task that sends."""
+
+CALM = 20.0
+"""Seconds after a restart of the ledger from which on a sender has caught up with it."""
 
 DEAD = (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
 
@@ -57,6 +63,14 @@ class Doubt:
     event_id: str
     arrived: bool
     answered: float | None
+
+
+@dataclass(frozen=True)
+class Killed:
+    """What a killed sender left. calm: the ledger had not just been restarted."""
+
+    left: list[Doubt]
+    calm: bool
 
 
 @dataclass(frozen=True)
@@ -138,13 +152,13 @@ class Chaos:
         self.ledger = ledger
         self.rng = rng
         self.hurried = hurried
-        self.kills: list[list[Doubt]] = []
+        self.kills: list[Killed] = []
         self.blows: dict[str, Callable[[], None]] = {
             KILL: self.kill_a_task,
             "the ledger restarts": lambda: self.restart_ledger(signal.SIGINT),
             "the ledger crashes": lambda: self.restart_ledger(signal.SIGQUIT),
             "Airflow's database restarts": self.restart_airflows_database,
-            "the send is cleared": lambda: self.clear(task_ids=["send"], include_downstream=True),
+            CLEARED: lambda: self.clear(task_ids=["send"], include_downstream=True),
             "the run is cleared": self.clear,
             "the scheduler is killed": self.kill_the_scheduler,
             "the machine is lost": self.lose_the_machine,
@@ -152,6 +166,7 @@ class Chaos:
         self._skipped: list[tuple[float, float]] = []
         self._senders: set[int] = set()
         self._schedulers: set[int] = set()  # each leads the session of its tasks
+        self._restarted_at = float("-inf")
         merchant.attentive.faults[:] = [LATENCY]
 
     # ── The story ──
@@ -164,6 +179,8 @@ class Chaos:
         moments = sorted(self.rng.uniform(0.02, 0.6) * events for _ in falling)
         for moment, what in zip(moments, falling, strict=True):
             self.wait(partial(self.has_accepted, moment), f"{moment:.0f} are accepted")
+            if what in MID_SEND:
+                self.sending()
             self.say(what)
             if what in WEATHER:
                 faults = [Fault(**fault.settings()) for fault in WEATHER[what]]
@@ -228,16 +245,7 @@ class Chaos:
 
     def kill_a_task(self) -> None:
         """SIGKILL to a task that sends, in the middle of it; notes what it leaves in doubt."""
-        victims: list[tuple[Task, psutil.Process]] = []
-
-        def found() -> bool:
-            victims[:] = [(task, process) for task in self.sends() if (process := self.process_of(task))]
-            return bool(victims) or self.state() == "success"
-
-        self.wait(found, "a task sends")
-        if not victims:
-            return
-        victim, process = self.rng.choice(victims)
+        victim, process = self.rng.choice(self.sending())
         killed_at = time.monotonic()
         kill(process)
         time.sleep(0.5)  # what it had sent to the ledger is committed, or is not
@@ -248,11 +256,22 @@ class Chaos:
             arrived = record is not None and record.arrived_at >= marked_at
             answered = killed_at - record.arrived if record and arrived and record.status else None
             left.append(Doubt(event_id, arrived, answered))
-        self.kills.append(left)
+        self.kills.append(Killed(left, calm=killed_at - self._restarted_at > CALM))
         self.say(
             f"it leaves {len(left)} in doubt, of which Attentive has {sum(doubt.arrived for doubt in left)}, "
             f"answered up to {max((d.answered for d in left if d.answered), default=0.0):.2f} s before"
         )
+
+    def sending(self) -> list[tuple[Task, psutil.Process]]:
+        """The tasks that are sending, once there are some, and their processes."""
+        found: list[tuple[Task, psutil.Process]] = []
+
+        def is_so() -> bool:
+            found[:] = [(task, process) for task in self.sends() if (process := self.process_of(task))]
+            return bool(found)
+
+        self.wait(is_so, "a task sends")
+        return found
 
     def process_of(self, task: Task) -> psutil.Process | None:
         """The process of a task that is sending, if it is one of this house."""
@@ -272,6 +291,7 @@ class Chaos:
 
     def restart_ledger(self, how: signal.Signals) -> None:
         self.ledger.restart(how)
+        self._restarted_at = time.monotonic()
         self.merchant.ledger.close()
         self.merchant.open_ledger(make_conninfo(self.ledger.conninfo, dbname=LEDGER))
 
@@ -287,15 +307,18 @@ class Chaos:
 
     def kill_the_scheduler(self) -> None:
         """Its tasks run on without it, until the next one finds them orphaned."""
-        self.sends()
-        if scheduler := self.house.part("scheduler"):
-            kill(scheduler)
+        kill(self.scheduler())
 
     def lose_the_machine(self) -> None:
         """The scheduler and every task that it has started are gone in one moment."""
+        scheduler = self.scheduler()
+        kill(scheduler, *scheduler.children(recursive=True))
+
+    def scheduler(self) -> psutil.Process:
         self.sends()
-        if scheduler := self.house.part("scheduler"):
-            kill(scheduler, *scheduler.children(recursive=True))
+        scheduler = self.house.part("scheduler")
+        assert scheduler, "it is started whenever it has ended"
+        return scheduler
 
     # ── What became of it ──
 
