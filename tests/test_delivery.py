@@ -981,6 +981,31 @@ def test_what_another_sender_was_claiming_is_come_back_for(book: Book) -> None:
     tell(book, story)
 
 
+def test_two_senders_die_in_turn_on_one_event_and_no_third_sends_it(book: Book) -> None:
+    event_id = book.add()
+
+    async def story(standin: Standin, sending: Sending) -> None:
+        standin.faults.append(Fault(kind="silence"))
+        for requests in (1, 2):
+            process = start_sender(book.conninfo, standin.url)
+            while len(standin.received) < requests:
+                await asyncio.sleep(0.01)
+            process.send_signal(signal.SIGKILL)
+            await asyncio.to_thread(process.wait)
+            book.run("UPDATE event SET lease_until = now() - interval '1 second'")
+            assert (await sending()).requests == 0, "too early"
+            in_two_minutes(book)
+        assert (await sending()).requests == 0, "the second lost answer is for a person"
+        first, second = standin.received
+        assert first.body == second.body
+
+    tell(book, story)
+    event = book.event(event_id)
+    assert (event["status"], event["resend_at"]) == ("unknown", None)
+    assert event["body"] is not None
+    assert [attempt["outcome"] for attempt in book.attempts(event_id)] == ["lost", "lost"]
+
+
 def test_a_database_that_goes_away_for_a_moment_costs_nothing(book: Book) -> None:
     book.add_many(500)
 
