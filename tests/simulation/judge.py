@@ -37,10 +37,25 @@ COLUMNS = """e.event_id, e.event_type, e.return_id, e.status, e.reason, e.attemp
 LATER = TAKEN_THOUGH_FAILED | {401, 403, 429, 503}
 """Answers after which an event goes out again."""
 
+IN_DOUBT = ("unknown", "lost")
+"""Outcomes of attempts whose requests left, or may have, and nobody knows what became of them."""
+
+NEVER_MADE = ("not sent", "lost", None)
+"""Outcomes of attempts that need not have made a request."""
+
 
 def must(condition: object, violation: str) -> None:
     if not condition:
         raise Violation(violation)
+
+
+def must_be_the_only_resend(name: str, event_type: str, doubts: int) -> None:
+    """What is in doubt is sent again once, and never if it is about money. doubts: of earlier attempts.
+
+    One that is answered, with a 429 perhaps, or late, is in doubt no longer: after it another may leave.
+    """
+    must(not doubts or event_type not in MONEY, f"{name} is about money and was sent again in doubt")
+    must(doubts <= 1, f"{name} was sent again though {doubts} attempts were in doubt")
 
 
 class Judge:
@@ -87,10 +102,13 @@ class Judge:
     def _look_at(self, request: Request) -> None:
         name = request.event_id[:8]
         rows = self._all(
-            f"SELECT {COLUMNS}, a.occurred_at AS told FROM event AS e JOIN attempt AS a USING (event_id) "
+            f"SELECT {COLUMNS}, a.occurred_at AS told, (SELECT count(*) FROM attempt AS b "
+            "WHERE b.event_id = e.event_id AND b.attempt < a.attempt AND b.outcome = ANY (%(in_doubt)s)) AS doubts "
+            "FROM event AS e JOIN attempt AS a USING (event_id) "
             "WHERE event_id = %(id)s::uuid AND attempt = %(attempt)s",
             id=request.event_id,
             attempt=request.attempt,
+            in_doubt=list(IN_DOUBT),
         )
         must(rows, f"{name} left without a mark: no such event and attempt in the ledger")
         event = rows[0]
@@ -100,6 +118,7 @@ class Judge:
         self._in_turn(request, event)
         for earlier in self.requests[request.event_id]:
             self._explained(earlier, request, event)
+        must_be_the_only_resend(name, event["event_type"], event["doubts"])
 
     def _in_turn(self, request: Request, event: dict[str, Any]) -> None:
         if event["event_type"] in MONEY or event["attempts"] != request.attempt:
@@ -217,9 +236,12 @@ class Judge:
     def _one(self, event: dict[str, Any], requests: Sequence[Request], attempts: Sequence[dict[str, Any]]) -> None:
         name, status = str(event["event_id"])[:8], event["status"]
         outcomes = Counter(row["outcome"] for row in attempts)
-        heard = {one.attempt: one for one in requests if one.answered_at is not None}
+        made = {(one.attempt, one.process.number): one for one in requests}
         for row in attempts:
-            self._attempt(name, row, heard.get(row["attempt"]))
+            self._attempt(name, row, made.pop((row["attempt"], row["map_index"]), None))
+        must(not made, f"{name} made requests that are no attempts: {sorted(made)}")
+        doubts = sum(row["outcome"] in IN_DOUBT for row in attempts[:-1])
+        must_be_the_only_resend(name, event["event_type"], doubts)
         if status == "accepted":
             must(outcomes["accepted"], f"{name} is accepted, and no attempt of it is")
         must(status == "accepted" or not outcomes["accepted"], f"{name} is {status}, though an attempt was accepted")
@@ -247,9 +269,15 @@ class Judge:
             late = [row["attempt"] for row in attempts if row["started_at"] > said]
             must(not late, f"{str(event['event_id'])[:8]} was marked after its customer had said no")
 
-    def _attempt(self, name: str, row: dict[str, Any], heard: Request | None) -> None:
-        """An attempt says what was heard; unless its process was killed before it could write it down."""
+    def _attempt(self, name: str, row: dict[str, Any], made: Request | None) -> None:
+        """An attempt says what was made and heard of its request; unless its process was killed before it could.
+
+        made: the request, which has arrived by now if it was written.
+        """
         silenced = row["map_index"] in self.silenced
+        must(made or row["outcome"] in NEVER_MADE, f"{name}: a request is {row['outcome']}, and was never made")
+        must(not made or row["outcome"] != "not sent", f"{name}: a request is not sent, and was made")
+        heard = made if made and made.answered_at is not None else None
         if row["outcome"] == "accepted":
             must(heard and outcome_of(heard.fate.status) == "accepted", f"{name} was never heard to be accepted")
         must(row["outcome"] or silenced, f"{name}: attempt {row['attempt']} has no outcome, and its process is well")
