@@ -106,6 +106,9 @@ class Attentive:
         self._tell = tell
         self._arrived = arrived
 
+    def turns(self, weather: Weather) -> None:
+        self._weather = weather
+
     async def connect(self, process: Process) -> None:
         self.connecting[process] = self.connecting.get(process, 0) + 1
         try:

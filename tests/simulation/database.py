@@ -68,6 +68,7 @@ class Line:
         self.process = process
         self._in_transaction = False
         self._broken = False
+        self._last_asked = ""
 
     def break_off(self) -> None:
         self._broken = True
@@ -85,7 +86,9 @@ class Line:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[None]:
-        await self._ask("transaction")
+        # Nobody claims on a line before it has begun: a transaction that comes first gives back what nobody heard of.
+        name = "restoring" if self._last_asked == "by_key" else "transaction"
+        await self._ask(name)
         self._database.session.execute("BEGIN")
         self._in_transaction = True
         try:
@@ -97,7 +100,7 @@ class Line:
             self._database.session.execute("COMMIT")
         finally:
             self._in_transaction = False
-        await self._hear("transaction")
+        await self._hear(name)
 
     def cursor(self, row_factory: Any = None) -> "Cursor":
         return Cursor(self, row_factory)
@@ -106,6 +109,7 @@ class Line:
         self.break_off()
 
     async def _ask(self, name: str) -> None:
+        self._last_asked = name
         await self.process.reaches(f"{name}: asked")
         await self._database.travel()
         await self.process.reaches(f"{name}: heard")
@@ -168,10 +172,11 @@ class Cursor:
 
 
 def name_of(query: str) -> str:
-    """The statement's file in include/sql/ledger, by its first line."""
+    """The statement's file, by its first line."""
     return _names().get(query.partition("\n")[0], "other")
 
 
 @cache
 def _names() -> dict[str, str]:
-    return {file.read_text().partition("\n")[0]: file.stem for file in (INCLUDE / "sql" / "ledger").glob("*.sql")}
+    files = (*(INCLUDE / "sql" / "ledger").glob("*.sql"), INCLUDE / "sql" / "mirror" / "freshness.sql")
+    return {file.read_text().partition("\n")[0]: file.stem for file in files}

@@ -34,20 +34,32 @@ BEGINNING = datetime(2026, 3, 1, 12, tzinfo=UTC)
 FIRST_OF_ALL = datetime(1970, 1, 1, tzinfo=UTC)
 """The place of Created among the events of its return."""
 
-FOUL_UNTIL = 240.0
+FOUL_UNTIL = 300.0
 """Seconds after which the weather is fair."""
+
+WHEN_DUE_AGAIN = (115.0, 220.0)
+"""When those begin that come for what is in doubt: it is sent again two minutes later at the soonest."""
 
 ROUNDS = 40
 """Runs in fair weather after which nothing may be left."""
 
+
+def _points(*names: str) -> tuple[str, ...]:
+    """The four moments of some questions to the database."""
+    return tuple(f"{name}: {moment}" for name in names for moment in ("asked", "heard", "done", "told"))
+
+
+UNDER_WAY = (*_points("mark", "settle"), "connecting", "connected", "written", "received", "answered")
+WHEN_TOLD_TO_STOP = _points("unmark", "release")
+WHEN_CUT_OFF = _points("restoring")
+SELDOM = (*_points("freshness", "renew"), *WHEN_TOLD_TO_STOP, *WHEN_CUT_OFF)
 POINTS = (
-    "database: connect", "transaction: asked", "transaction: heard", "transaction: done", "transaction: told",
-    "pace_take: asked", "pace_take: done", "mark: asked", "mark: heard", "mark: done", "mark: told",
-    "settle: asked", "settle: heard", "settle: done", "settle: told", "renew: done", "next_due: heard",
-    "connecting", "connected", "written", "received", "answered",
-    *(WHEN_TOLD_TO_STOP := ("unmark: heard", "unmark: done", "release: heard", "release: done")),
-)  # fmt: skip
-"""Where a process waits, or has just done something that cannot be undone."""
+    "database: connect",
+    *_points("judge_reminders_again", "transaction", "pace_open", "pace_take", "next_due"),
+    *UNDER_WAY,
+    *SELDOM,
+)
+"""Where a process waits, or has just done something that cannot be undone. SELDOM: it may not come there twice."""
 
 SAID_NO = "somebody said no in time"
 """What kept an event from leaving; no mishap, but it comes when it likes as well."""
@@ -64,15 +76,22 @@ WHAT_IT_EVER_SAID = """
         RETURN NULL; END';
     CREATE OR REPLACE TRIGGER tell AFTER UPDATE ON event FOR EACH ROW WHEN (NEW.status = 'unknown')
         EXECUTE FUNCTION tell();
+
+    CREATE TABLE IF NOT EXISTS doubted (event_id uuid, attempt smallint, started_at timestamptz);
+    CREATE INDEX IF NOT EXISTS doubted_event ON doubted (event_id);
+    CREATE OR REPLACE FUNCTION doubt() RETURNS trigger LANGUAGE plpgsql AS
+        'BEGIN INSERT INTO doubted VALUES (NEW.event_id, NEW.attempt, NEW.started_at); RETURN NULL; END';
+    CREATE OR REPLACE TRIGGER doubt AFTER UPDATE ON attempt FOR EACH ROW WHEN (NEW.outcome IN ('unknown', 'lost'))
+        EXECUTE FUNCTION doubt();
 """
-"""What the ledger ever said to be unknown. given_up: it waited for a person."""
+"""What the ledger ever said to be unknown, and whether it waited for a person; which attempts were ever in doubt."""
 
 
 @dataclass
 class Outcome:
     """How a schedule went. story: what happened when, a line each. violation: what must not happen, or None.
 
-    mishaps: what happened at which point.
+    mishaps: what happened at which point. resends: requests for what was in doubt, by the outcome of their attempts.
     """
 
     seed: int
@@ -80,6 +99,7 @@ class Outcome:
     violation: str | None = None
     requests: int = 0
     mishaps: Counter[tuple[str, str]] = field(default_factory=Counter)
+    resends: Counter[str] = field(default_factory=Counter)
 
 
 def prepare(session: psycopg.Connection[Any]) -> None:
@@ -118,8 +138,9 @@ class Schedule:
         self._judge.waiting = self._waiting
         self._some_say_no()
         self._attentive = loop.network = Attentive(
-            loop, self._weather(), random.Random(rng.random()), self._tell, self._judge.arrived
+            loop, self._weather(0.0, 0.02, 0.1, 0.3, 0.8), random.Random(rng.random()), self._tell, self._judge.arrived
         )
+        loop.call_later(WHEN_DUE_AGAIN[0], self._attentive.turns, self._weather(0.0, 0.3, 0.8))
         self._processes: list[Process] = []
 
     def _tell(self, what: str) -> None:
@@ -132,7 +153,7 @@ class Schedule:
 
     def _new_shop(self) -> int:
         shop = {"shop": self._shop.name}
-        for table in ("told", "attempt"):
+        for table in ("told", "doubted", "attempt"):
             self._session.execute(
                 f"DELETE FROM {table} WHERE event_id IN (SELECT event_id FROM event WHERE shop = %(shop)s)", shop
             )
@@ -197,12 +218,12 @@ class Schedule:
 
     # ── What goes wrong ──
 
-    def _weather(self) -> Weather:
+    def _weather(self, *shares: float) -> Weather:
         rng = self._rng
         foul: tuple[Fate, ...] = tuple(rng.sample(FOUL, rng.randint(1, 5)))
         return Weather(
             foul,
-            share=rng.choice((0.0, 0.02, 0.1, 0.3, 0.8)),
+            share=rng.choice(shares),
             connecting=(REFUSED, SLOW, NEVER),
             connecting_share=rng.choice((0.0, 0.0, 0.1, 0.4)),
             until=FOUL_UNTIL,
@@ -250,20 +271,11 @@ class Schedule:
 
     async def play(self) -> None:
         rng = self._rng
-        first = [self._process() for _ in range(rng.randint(1, 3))]
-        batches = [Batch()] * len(first) if rng.random() < 0.5 else [Batch(i, len(first)) for i in range(len(first))]
-        tasks = []
-        for process, batch in zip(first, batches, strict=True):
-            for _ in range(rng.choice((0, 1, 2, 3, 4))):
-                if rng.random() < 0.8:
-                    point = rng.choice(POINTS)
-                    mishap, nth = self._mishap(point), rng.choice((1, 1, 2, 3, 5, 8))
-                    process.mishaps[point, 1 if point in WHEN_TOLD_TO_STOP else nth] = mishap
-                    if point in WHEN_TOLD_TO_STOP:
-                        self._loop.call_later(rng.uniform(0, 3), Process.terminate, process)
-                else:
-                    self._loop.call_later(rng.uniform(0, 20), self._mishap("any time"), process)
-            tasks.append(process.start(self._try_again(process, batch, rng.choice((0.0, 0.0, 0.5, 10.0, 70.0)))))
+        number = rng.randint(1, 3)
+        batches = [Batch()] * number if rng.random() < 0.5 else [Batch(index, number) for index in range(number)]
+        starts = [(batch, rng.choice((0.0, 0.0, 0.5, 10.0, 70.0))) for batch in batches]
+        starts += [(Batch(), rng.uniform(*WHEN_DUE_AGAIN)) for _ in range(rng.choice((0, 1, 2, 3, 3)))]
+        tasks = [self._begin(batch, after) for batch, after in starts]
         await asyncio.wait(tasks, timeout=FOUL_UNTIL)
         await self._run_until_nothing_is_left()
         await asyncio.wait(tasks)
@@ -273,6 +285,28 @@ class Schedule:
         self._outcome.requests = len(self._attentive.requests)
         if dropped := self._judge.sum_up():
             self._outcome.mishaps["any time", SAID_NO] += dropped
+        self._outcome.resends = self._judge.resends()
+
+    def _begin(self, batch: Batch, after: float) -> asyncio.Task[None]:
+        """A process that comes after so many seconds, and what happens to it."""
+        process = self._process()
+        for _ in range(self._rng.choice((0, 1, 2, 3, 4))):
+            self._plan_a_mishap(process, after)
+        return process.start(self._try_again(process, batch, after))
+
+    def _plan_a_mishap(self, process: Process, after: float) -> None:
+        rng = self._rng
+        if rng.random() < 0.2:
+            self._loop.call_later(after + rng.uniform(0, 20), self._mishap("any time"), process)
+            return
+        few_are_due = after >= WHEN_DUE_AGAIN[0]
+        point = rng.choice(UNDER_WAY if few_are_due and rng.random() < 0.7 else POINTS)
+        nth = 1 if few_are_due or point in SELDOM else rng.choice((1, 1, 2, 3, 5, 8))
+        process.mishaps[point, nth] = self._mishap(point)
+        if point in WHEN_TOLD_TO_STOP:
+            self._loop.call_later(after + rng.uniform(0, rng.choice((0.3, 3.0))), Process.terminate, process)
+        if point in WHEN_CUT_OFF:
+            self._loop.call_later(after + rng.uniform(0, 3), self._cut, process)
 
     def abandon(self) -> None:
         """Ends what still goes on."""
@@ -297,7 +331,8 @@ class Schedule:
 
     async def _try_again(self, process: Process, batch: Batch, after: float) -> None:
         await asyncio.sleep(after)
-        for _ in range(3):
+        times = 3 if after < WHEN_DUE_AGAIN[0] else int((FOUL_UNTIL - after) / 10)
+        for _ in range(times):
             if await self._deliver(process, batch) is None or process.stop_told.is_set():
                 return
             await asyncio.sleep(10)

@@ -17,6 +17,12 @@ from tests.simulation.wrong_senders import WRONG_SENDERS, Wrong
 SOME = range(300)
 MANY = range(300, 10_800)
 
+RESENDS = ("accepted", "rejected", "throttled", "failed", "refused", "not sent", "unknown", "lost")
+"""What may become of a request for what was in doubt."""
+
+Seen = tuple[Counter[tuple[str, str]], Counter[str]]
+"""What happened where in some schedules, and what became of their resends."""
+
 
 @pytest.fixture
 def session(ledger: str) -> Iterator[psycopg.Connection]:
@@ -31,10 +37,10 @@ def must_hold(outcome: Outcome) -> None:
     assert not outcome.violation, f"seed {outcome.seed}: {outcome.violation}\n{story}"
 
 
-def play_some(ledger: str, seeds: range, failed: Event) -> Counter[tuple[str, str]]:
-    """What happened where in some schedules, each of which must hold; ends where those of the other do not."""
+def play_some(ledger: str, seeds: range, failed: Event) -> Seen:
+    """Plays some schedules, each of which must hold; ends where those of the other do not."""
     logging.disable()  # in a process of its own, where nobody reads of databases that are away
-    mishaps: Counter[tuple[str, str]] = Counter()
+    mishaps, resends = Counter[tuple[str, str]](), Counter[str]()
     with db.connect(ledger, autocommit=True) as session:
         prepare(session)
         for seed in seeds:
@@ -45,28 +51,33 @@ def play_some(ledger: str, seeds: range, failed: Event) -> Counter[tuple[str, st
                 failed.set()
             must_hold(outcome)
             mishaps += outcome.mishaps
-    return mishaps
+            resends += outcome.resends
+    return mishaps, resends
 
 
 def test_some_hundred_schedules(ledgers: Callable[[], str]) -> None:
-    mishaps = play_in_parallel(ledgers, SOME)
+    mishaps, resends = play_in_parallel(ledgers, SOME)
     assert {what for _, what in mishaps} == {*MISHAPS, SAID_NO}
     assert {point for point, _ in mishaps} == {*POINTS, "any time"}, "something happened at every point"
+    assert resends.keys() == set(RESENDS)
+    assert resends["lost"] >= 10, "senders die while they send again"
+    assert resends.total() - resends["accepted"] >= 50, "the weather is foul when they do"
 
 
 @pytest.mark.long
 def test_ten_thousand_schedules(ledgers: Callable[[], str]) -> None:
-    mishaps = play_in_parallel(ledgers, MANY)
+    mishaps, _ = play_in_parallel(ledgers, MANY)
     everything = {(point, what) for point in POINTS for what in MISHAPS}
     assert everything <= mishaps.keys(), "everything happened at every point"
 
 
-def play_in_parallel(ledgers: Callable[[], str], seeds: range) -> Counter[tuple[str, str]]:
+def play_in_parallel(ledgers: Callable[[], str], seeds: range) -> Seen:
     """On two processors, each with a ledger of its own: dead senders' events are anybody's, whatever their shop."""
     context = multiprocessing.get_context("spawn")
     with context.Manager() as manager, ProcessPoolExecutor(2, context) as pool:
         parts = pool.map(play_some, [ledgers(), ledgers()], [seeds[::2], seeds[1::2]], [manager.Event()] * 2)
-        return sum(parts, Counter())
+        mishaps, resends = zip(*parts, strict=True)
+        return sum(mishaps, Counter()), sum(resends, Counter())
 
 
 def test_a_seed_plays_the_same_way_each_time(session: psycopg.Connection) -> None:
