@@ -258,7 +258,7 @@ WRONG_SENDERS = (
     Wrong(
         "comes again at once after a 429",
         python((delivery.Sender, "_delay", _at_once), (Pace, "pause", _ignore)),
-        8,
+        21,
         "came again at once",
     ),
     Wrong(
@@ -269,7 +269,7 @@ WRONG_SENDERS = (
     ),
     Wrong(
         "marks all that it has in hand",
-        python((pace, "HORIZON", timedelta(seconds=0.9)), (delivery, "TOP_UP", 0.45)),
+        python((pace, "HORIZON", timedelta(seconds=0.9)), (delivery, "TOP_UP", 0.45), (delivery, "AHEAD", 1.0)),
         18,
         "was killed with",
     ),
