@@ -90,6 +90,24 @@ def test_a_stale_source_is_told(floor: Floor) -> None:
     assert "no reminders for now: returns or labels were last synced" in str(report(floor))
 
 
+def test_a_source_that_cannot_tell_what_is_shipped_is_told_before_and_after_the_first_look(floor: Floor) -> None:
+    floor.ret("1", created_at=T0 - DAY)
+    unlabelled = "no reminders for now: the source has no labels, so it cannot tell what is shipped"
+    statusless = "no reminders for now: no label has a status, so nothing tells what is shipped"
+    assert unlabelled in str(report(floor))
+    floor.label("1")
+    assert statusless in str(report(floor))
+    floor.start()
+    assert statusless in str(report(floor, T0 + HOUR))
+    floor.label("1", status="new")
+    assert "no reminders for now" not in str(report(floor, T0 + HOUR))
+    floor.look(T0 + HOUR)
+    floor.conn.execute("TRUNCATE loop.labels")
+    found = report(floor, T0 + 2 * HOUR)
+    assert "labels has no rows yet" in found.warnings
+    assert unlabelled in found.warnings
+
+
 def test_a_limit_that_the_connector_usually_misses_is_told(floor: Floor) -> None:
     at, shop = list(told())[2]
     for hours, is_told in ((3, True), (26, False)):

@@ -290,7 +290,7 @@ def test_what_a_person_has_released_counts_and_is_not_held_again(capped: Floor) 
 def test_an_older_reminder_that_comes_back_to_life_counts_as_of_now(capped: Floor) -> None:
     """Released are events of earlier days too: they are no other day's."""
     capped.settings(mode="shadow", max_per_person_per_day=3)
-    capped.label("elsewhere", "OTHER")
+    capped.label("elsewhere", "OTHER", status="new")
     for number in range(5):
         capped.ret(str(number), created_at=T0 - 20 * DAY + HOUR, labels_enabled=True)
     capped.run(T0 + 2 * DAY, EXPIRING)

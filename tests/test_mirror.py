@@ -462,7 +462,7 @@ def test_another_connection_or_schema_is_read_from_its_beginning_and_seen_for_th
 
 
 def test_another_source_without_labels_is_not_trusted_for_what_the_old_one_knew(floor: Floor) -> None:
-    floor.label("elsewhere", "OTHER", synced_at=T0)
+    floor.label("elsewhere", "OTHER", status="new", synced_at=T0)
     floor.ret(synced_at=T0)
     floor.start()
     assert floor.fresh(T0 + HOUR, freshness_hours=26) == (True, None)

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -123,7 +123,7 @@ def test_a_version_raised_while_the_source_is_stale_loses_no_reminder(
     floor: Floor, raise_version: Callable[[str], None]
 ) -> None:
     floor.settings(freshness_hours=26)
-    floor.label("elsewhere", "OTHER", synced_at=T0)
+    floor.label("elsewhere", "OTHER", status="new", synced_at=T0)
     floor.ret("0", synced_at=T0)
     floor.start()
     now = T0 + 10 * DAY
@@ -131,7 +131,7 @@ def test_a_version_raised_while_the_source_is_stale_loses_no_reminder(
     assert floor.run(now, EXPIRING) == []
     raise_version(EXPIRING)
     floor.ret("0", synced_at=now)
-    floor.label("elsewhere", "OTHER", synced_at=now)
+    floor.label("elsewhere", "OTHER", status="new", synced_at=now)
     assert only(floor.run(now + HOUR, EXPIRING)).status == "pending"
 
 
@@ -180,7 +180,7 @@ def test_it_is_judged_in_this_order(floor: Floor) -> None:
 
 def test_what_is_older_than_24_hours_is_too_late_but_a_reminder_never_is(floor: Floor) -> None:
     floor.start()
-    floor.label("elsewhere", "OTHER")
+    floor.label("elsewhere", "OTHER", status="new")
     floor.ret("1", created_at=T0 + TICK)
     floor.ret("2", created_at=T0 + HOUR)
     floor.ret("3", created_at=T0 + TICK - 20 * DAY, labels_enabled=True)
@@ -400,7 +400,7 @@ def test_but_only_within_its_lateness_and_only_for_want_of_a_recipient(floor: Fl
 def test_a_reminder_that_was_dropped_as_no_longer_true_is_pending_again_when_its_rule_yields_it_again(
     floor: Floor,
 ) -> None:
-    floor.label("elsewhere", "OTHER")
+    floor.label("elsewhere", "OTHER", status="new")
     floor.start()
     floor.ret(created_at=T0 - 20 * DAY, labels_enabled=True)
     due = T0 + 2 * DAY
@@ -427,7 +427,7 @@ def test_a_reminder_that_was_dropped_as_no_longer_true_is_pending_again_when_its
     ],
 )
 def test_a_reminder_that_came_to_another_end_is_not_made_again(floor: Floor, status: str, reason: str | None) -> None:
-    floor.label("elsewhere", "OTHER")
+    floor.label("elsewhere", "OTHER", status="new")
     floor.start()
     floor.ret(created_at=T0 - 20 * DAY, labels_enabled=True)
     floor.run(T0 + 2 * DAY, EXPIRING)
@@ -437,7 +437,7 @@ def test_a_reminder_that_came_to_another_end_is_not_made_again(floor: Floor, sta
 
 
 def test_one_that_still_holds_can_be_asked_for_by_return(floor: Floor) -> None:
-    floor.label("elsewhere", "OTHER")
+    floor.label("elsewhere", "OTHER", status="new")
     floor.start()
     for number in ("1", "2", "3"):
         floor.ret(number, created_at=T0 - 20 * DAY, labels_enabled=True)
@@ -457,7 +457,7 @@ def test_one_that_still_holds_can_be_asked_for_by_return(floor: Floor) -> None:
 def test_what_the_rule_yielded_is_new_or_known_and_every_new_one_is_in_a_state(floor: Floor) -> None:
     for number in range(4):
         floor.ret(str(number), created_at=T0 - DAY)
-    floor.label("elsewhere", "OTHER")
+    floor.label("elsewhere", "OTHER", status="new")
     floor.start()
     for number in range(4, 9):
         floor.ret(str(number), created_at=T0 - 20 * DAY + HOUR, labels_enabled=True,
@@ -628,7 +628,7 @@ def test_a_backfill_takes_the_facts_of_its_interval_and_leaves_the_rest_for_the_
 
 
 def test_a_backfill_of_last_week_uses_up_no_reminder_of_today_and_moves_no_mark(floor: Floor) -> None:
-    floor.label("elsewhere", "OTHER")
+    floor.label("elsewhere", "OTHER", status="new")
     floor.start()
     today = T0 + 10 * DAY
     floor.ret("1", created_at=today - 21 * DAY, labels_enabled=True)
@@ -678,7 +678,7 @@ def test_a_backfill_finds_again_what_its_mended_rule_had_missed(floor: Floor) ->
 
 
 def test_backfilled_reminders_are_judged_by_now(floor: Floor) -> None:
-    floor.label("elsewhere", "OTHER")
+    floor.label("elsewhere", "OTHER", status="new")
     floor.start()
     now = T0 + 40 * DAY
     floor.ret("1", created_at=now - 22 * DAY, labels_enabled=True)
@@ -698,11 +698,11 @@ def test_how_fresh_the_source_is(floor: Floor) -> None:
 
     floor.look(T0 - 9 * HOUR)
     assert "no labels" in (why(None) or "")  # an empty table of labels cannot tell what is shipped
-    floor.label("elsewhere", "OTHER")
+    floor.label("elsewhere", "OTHER", status="new")
     floor.look(T0 - 8 * HOUR)
     assert why(None) is None
     assert "no synced_at" in (why(26) or "")
-    floor.label("elsewhere", "OTHER", synced_at=T0 - 2 * HOUR)
+    floor.label("elsewhere", "OTHER", status="new", synced_at=T0 - 2 * HOUR)
     floor.ret(synced_at=None)
     floor.look(T0 - 2 * HOUR)
     assert "no synced_at" in (why(26) or "")
@@ -716,9 +716,55 @@ def test_how_fresh_the_source_is(floor: Floor) -> None:
     assert why(26) is None
 
 
+def delivered_unseen(floor: Floor) -> None:
+    """Returns of the age of a reminder, with labels that were delivered, as nobody is told."""
+    for return_id in ("1", "2"):
+        floor.ret(return_id, created_at=T0 - 20 * DAY, labels_enabled=True, synced_at=T0)
+        floor.label(return_id, f"1Z{return_id}", synced_at=T0)
+
+
+def test_labels_that_never_tell_a_status_remind_nobody(floor: Floor) -> None:
+    delivered_unseen(floor)
+    floor.label("2", "1Z2", status="N/A")
+    floor.start()
+    assert floor.fresh(T0, 26) == (False, "no label has a status, so nothing tells what is shipped")
+    now = T0 + 2 * DAY
+    result = floor.qualify(floor.look(now), EXPIRING)[EXPIRING]
+    assert (result.yielded, result.asleep) == (0, "no label has a status, so nothing tells what is shipped")
+    floor.label("2", "1Z2", status="delivered", synced_at=now)
+    assert [event.return_id for event in floor.run(now + HOUR, EXPIRING)] == ["1"]
+    floor.label("2", "1Z2", status=None, synced_at=now + HOUR)  # once told, the column is there
+    floor.look(now + 2 * HOUR)
+    assert floor.fresh(now, None) == (True, None)
+
+
+@pytest.mark.parametrize("synced_at", [None, T0 - DAY])
+def test_labels_that_were_emptied_remind_nobody_until_they_are_back(floor: Floor, synced_at: datetime | None) -> None:
+    delivered_unseen(floor)
+    floor.conn.execute("UPDATE loop.labels SET status = 'new', synced_at = %s", (synced_at,))
+    floor.label("elsewhere", "OTHER", status="new", synced_at=synced_at and T0)
+    floor.start()
+    now = T0 + 2 * DAY
+    floor.conn.execute("CREATE TABLE loop.lost AS TABLE loop.labels; TRUNCATE loop.labels")
+    result = floor.qualify(floor.look(now), EXPIRING)[EXPIRING]
+    assert (result.yielded, result.asleep) == (0, "the source has no labels, so it cannot tell what is shipped")
+    floor.conn.execute("INSERT INTO loop.labels SELECT * FROM loop.lost")
+    floor.label("1", "1Z1", status="delivered")  # and a synced_at that the looks before had left behind
+    assert [event.return_id for event in floor.run(now + HOUR, EXPIRING)] == ["2"]
+
+
+def test_labels_of_which_a_look_reads_none_are_there_all_the_same(floor: Floor) -> None:
+    delivered_unseen(floor)
+    floor.conn.execute("UPDATE loop.labels SET status = 'new'")
+    floor.start()
+    floor.conn.execute("UPDATE loop.labels SET synced_at = %s", (T0 - DAY,))
+    assert floor.look(T0 + HOUR).extracted == 2, "the returns, and no label"
+    assert floor.fresh(T0 + HOUR, None) == (True, None)
+
+
 def test_a_stale_source_puts_reminders_off_and_uses_up_none(floor: Floor) -> None:
     floor.settings(freshness_hours=26)
-    floor.label("elsewhere", "OTHER", synced_at=T0)
+    floor.label("elsewhere", "OTHER", status="new", synced_at=T0)
     floor.ret("0", created_at=T0 - DAY, synced_at=T0)
     floor.start()
     now = T0 + 3 * DAY
@@ -730,7 +776,7 @@ def test_a_stale_source_puts_reminders_off_and_uses_up_none(floor: Floor) -> Non
     assert "last synced" in (result[EXPIRING].asleep or "")
     assert result[CREATED].asleep is None
     floor.ret("0", synced_at=now)
-    floor.label("elsewhere", "OTHER", synced_at=now)
+    floor.label("elsewhere", "OTHER", status="new", synced_at=now)
     assert [event.event_type for event in floor.run(now + HOUR)] == [EXPIRING]
 
 

@@ -244,7 +244,7 @@ def test_times_kept_as_text_have_no_order_to_rely_on_so_the_table_is_read_whole(
     floor = floors(times="text")
     floor.ret("1", synced_at="2026-03-01T12:00:00.000Z")
     floor.ret("2", synced_at="2026-02-01 12:00:00+00:00")
-    floor.label("1", updated_at="N/A", synced_at="2026-02-01 12:00:00")
+    floor.label("1", status="new", updated_at="N/A", synced_at="2026-02-01 12:00:00")
     floor.start()
     assert read(floor, T0 + HOUR) == 3
     fresh, why_not = floor.fresh(T0 + HOUR, freshness_hours=24)

@@ -17,6 +17,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from hashlib import sha256
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Literal, cast
@@ -97,6 +98,13 @@ def tells(shop: Shop) -> frozenset[str]:
     return connector(shop.connector).tells | added
 
 
+def fingerprint(shop: Shop) -> str:
+    """Names how a shop is read: another means that a person has changed its settings or a SELECT."""
+    files = [file for folder in (SOURCES, BESIDE, OWN / shop.name) for file in sorted(folder.rglob("*.sql"))]
+    settings = shop.model_dump_json(include={"shopify", "stripe"})
+    return sha256(b"\0".join([settings.encode(), *(file.read_bytes() for file in files)])).hexdigest()[:16]
+
+
 # ── Fitting a SELECT to what is there ───────────────────────────────────────
 
 
@@ -126,6 +134,9 @@ def fit(query: exp.Query, resolve: Callable[[exp.Table], "Relation | None"]) -> 
     query.set("joins", [join for join in joins if join.this.alias_or_name in there])
     for column in list(_own_columns(query)):
         if column.name.casefold() not in there.get(column.table, frozenset()):
+            if isinstance(column.parent, exp.Group):  # a constant is no key to group by
+                column.replace(exp.cast(exp.Null(), "TEXT"))
+                continue
             is_projection = column.arg_key == "expressions" and column.parent is query
             column.replace(exp.alias_(exp.Null(), column.name) if is_projection else exp.Null())
     _shorten(query)
@@ -134,10 +145,10 @@ def fit(query: exp.Query, resolve: Callable[[exp.Table], "Relation | None"]) -> 
 
 def _shorten(query: exp.Query) -> None:
     """Leaves out what can yield NULL only: some engines make a text of it, which then compares with no time."""
-    shortened = exp.Coalesce | exp.Greatest | exp.Case | exp.Max | exp.Min | exp.Sum
+    shortened = exp.Coalesce | exp.Greatest | exp.Case | exp.Cast | exp.Max | exp.Min | exp.Sum
     for node in reversed([node for node in query.walk() if isinstance(node, shortened)]):
-        if isinstance(node, exp.Max | exp.Min | exp.Sum):
-            if isinstance(node.this, exp.Null):
+        if isinstance(node, exp.Cast | exp.Max | exp.Min | exp.Sum):
+            if isinstance(node.this, exp.Null) and not isinstance(node.parent, exp.Group):
                 node.replace(exp.Null())
             continue
         if isinstance(node, exp.Case):

@@ -158,14 +158,8 @@ def _check_clock(whose: str, theirs: datetime, ours: datetime) -> None:
 
 def _check_tables(cur: psycopg.Cursor[Any], origin: Source) -> frozenset[str]:
     """Names of tables that the source does without, as it always has. Raises for any other gap."""
-    missing, schema = origin.missing(), origin.shop.source_schema
     absent = frozenset(origin.absent())
-    vanished = cur.execute(
-        "SELECT source_table FROM source_cursor "
-        "WHERE shop = %s AND source_table = ANY(%s) AND source = %s AND has_rows",
-        (origin.shop.name, list(absent), origin.identity),
-    ).fetchall()
-    missing |= {f"{schema}.{table}": [] for (table,) in vanished}
+    missing = _gone(cur, origin, absent) | origin.missing()
     if missing:
         gaps = "; ".join(
             f"table {table} lacks {', '.join(columns)}" if columns else f"there is no table {table}"
@@ -178,6 +172,23 @@ def _check_tables(cur: psycopg.Cursor[Any], origin: Source) -> frozenset[str]:
     if "labels" in absent:
         log.warning("The source has no table labels: no label event, and no reminder as nothing tells what is shipped.")
     return absent
+
+
+def _gone(cur: psycopg.Cursor[Any], origin: Source, absent: frozenset[str]) -> dict[str, list[str]]:
+    """What this source told at its last look and tells no more, though it is read as it was then: table -> columns
+    (empty: the whole table).
+    """
+    known = cur.execute(
+        "SELECT source_table, told FROM source_cursor "
+        "WHERE shop = %s AND source = %s AND has_rows AND (told_by = %s) IS NOT FALSE",
+        (origin.shop.name, origin.identity, origin.told_by),
+    ).fetchall()
+    lost = {table: sorted(set(told).difference(origin.told(table))) for table, told in known}
+    return {
+        origin.layout.called(f"loop.{table}"): [] if table in absent else columns
+        for table, columns in lost.items()
+        if table in absent or columns
+    }
 
 
 # ── Staging ─────────────────────────────────────────────────────────────────
@@ -193,11 +204,11 @@ class _Known:
 
 def _cursor(cur: psycopg.Cursor[Any], origin: Source, table: Table) -> _Known:
     row = cur.execute(
-        "SELECT position_column, position, position_kind, newest_synced_at, has_rows, looked_at FROM source_cursor "
-        "WHERE shop = %s AND source_table = %s AND source = %s",
+        "SELECT position_column, position, position_kind, newest_synced_at, has_rows, tells_shipped, looked_at "
+        "FROM source_cursor WHERE shop = %s AND source_table = %s AND source = %s",
         (origin.shop.name, table.name, origin.identity),
     ).fetchone()
-    return _Known(Cursor(*row[:5]), row[5]) if row else _Known(Cursor(), None)
+    return _Known(Cursor(*row[:-1]), row[-1]) if row else _Known(Cursor(), None)
 
 
 @dataclass(frozen=True)
@@ -233,6 +244,8 @@ def _read(
                     source.advance(known.cursor, table, raw, rows, until=as_of + CLOCK_TOLERANCE, zone=zone)
                     read, nameless = read + len(raw.rows), nameless + len(raw.rows) - len(rows)
                     yield table, _Chunk(len(raw.rows), rows)
+                if table is source.LABELS and known.cursor.has_rows and not read and not origin.has_any(table.name):
+                    known.cursor = Cursor()  # it was emptied: what will fill it is read from its beginning
             log.info("Read %d rows of %s.", read, table.name)
             if nameless:
                 log.warning("Left out %d rows of %s without an id.", nameless, table.name)
@@ -388,19 +401,22 @@ def _finish(
 ) -> None:
     """Moves the cursors and records the look; the first one enables the shop, and rules start where they must."""
     for name, cursor in cursors.items():
+        told = origin.told(name)
         cur.execute(
             cast(LiteralString, db.sql("mirror/move_cursor")),
             {
                 "shop": origin.shop.name, "source_table": name, "source": origin.identity, "looked_at": as_of,
                 "position_column": cursor.column, "position": cursor.position, "position_kind": cursor.kind,
                 "newest_synced_at": cursor.newest_synced_at, "has_rows": cursor.has_rows,
+                "tells_shipped": cursor.tells_shipped and "status" in told,
+                "told": told, "told_by": origin.told_by,
             },
         )  # fmt: skip
     script(
         cur,
         "mirror/finish_look",
         {
-            "shop": origin.shop.name, "source": origin.identity, "as_of": as_of, "whole": whole,
+            "shop": origin.shop.name, "source": origin.identity, "read": list(cursors), "as_of": as_of, "whole": whole,
             "extracted": extracted, "changed": changed, "synced_at": synced_at,
             "event_types": [event.name for event in CATALOGUE],
             "versions": [event.version for event in CATALOGUE],

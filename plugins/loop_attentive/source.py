@@ -21,7 +21,7 @@ import sqlalchemy as sa
 from psycopg.adapt import Loader
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
-from loop_attentive.connectors import Layout, Query
+from loop_attentive.connectors import Layout, Query, fingerprint
 from loop_attentive.errors import NeedsMending
 from loop_attentive.settings import Shop
 
@@ -309,6 +309,7 @@ class Cursor:
     column: the time column it follows; None reads the whole table.
     position: the highest value seen, aware UTC. kind: how the source spells it, for a comparison it can make.
     newest_synced_at: aware UTC, None if the table has none. has_rows: whether it ever had any.
+    tells_shipped: of labels, whether any of them ever had a status.
     """
 
     column: Literal["synced_at", "moved_at", "updated_at"] | None = None
@@ -316,6 +317,7 @@ class Cursor:
     kind: Literal["zoned", "naive"] | None = None
     newest_synced_at: datetime | None = None
     has_rows: bool = False
+    tells_shipped: bool = False
 
 
 class Source:
@@ -338,6 +340,11 @@ class Source:
         """Names what is read: another connection, connector, schema or table is another source."""
         tables = "".join(f"/{table}={name}" for table, name in sorted(self.shop.tables.items()))
         return f"{self.shop.warehouse}/{self.shop.connector}/{self.shop.source_schema}{tables}"
+
+    @cached_property
+    def told_by(self) -> str:
+        """Names how it is read."""
+        return fingerprint(self.shop)
 
     def clock(self) -> datetime:
         """The source's own time, aware UTC."""
@@ -368,6 +375,17 @@ class Source:
     def absent(self) -> list[str]:
         """Canonical tables of which nothing can be read."""
         return [table.name for table in TABLES if self.layout and not self.queries[table.name]]
+
+    def told(self, table: str) -> list[str]:
+        """The columns of a canonical table that are not NULL throughout."""
+        assert self.layout
+        [columns] = [known.columns for known in TABLES if known.name == table]
+        told = frozenset[str]().union(*(query.told for query in self.queries[table]))
+        if "nested" in told:
+            told |= self.layout.connector.nested.get(table, {}).keys()
+        if told & LINKS:
+            told |= {"return_id"}
+        return sorted(told.intersection(columns))
 
     def last_sync(self) -> datetime | None:
         """When the connector completed its last sync by its own record, aware UTC; None where it keeps none."""
@@ -410,6 +428,15 @@ class Source:
                 for query in self.queries[table]
             )
 
+    def has_any(self, table: str) -> bool:
+        """Whether a canonical table has a row."""
+        assert self.layout
+        with self.engine.connect() as connection:
+            return any(
+                connection.execute(_literal(f"SELECT 1 FROM ({query.sql}) AS any_row LIMIT 1")).first()  # noqa: S608
+                for query in self.queries[table]
+            )
+
     def read(self, table: Table, since: Cursor) -> Iterator["Raw"]:
         """Chunks of raw rows at or after the cursor, and those that have no value in its column."""
         assert self.layout
@@ -427,7 +454,7 @@ class Source:
 
     def _after(self, since: Cursor, query: Query) -> tuple[str | None, dict[str, Any]]:
         """A condition on rows that may be new since the cursor, and its parameters; None for all."""
-        if since.column not in query.columns or not since.position or not since.kind or query.is_whole:
+        if since.column not in query.told or not since.position or not since.kind or query.is_whole:
             return None, {}
         position = since.position - REREAD
         if since.kind == "naive":
@@ -463,6 +490,10 @@ class Raw:
     moved: Sequence[Any] | None = None
 
 
+LINKS = frozenset({"link", "charge_link", "matched"})
+"""What may tell a transaction's return beside its return_id."""
+
+
 class _Unfolding:
     """Brings what a SELECT yields beside the canonical columns into them."""
 
@@ -471,7 +502,7 @@ class _Unfolding:
         self.places = {extra: place for place, extra in enumerate(query.columns) if place >= self.width}
         self.nested = [(table.columns.index(column), name) for column, name in nested.items()]
         self.link_key = shop.stripe.return_id_in if shop.stripe else None
-        self.is_linked = bool({"link", "charge_link", "matched"} & self.places.keys())
+        self.is_linked = bool(LINKS & self.places.keys())
         self.zone = shop.zone
         self.column = {column: place for place, column in enumerate(table.columns)}
 
@@ -625,6 +656,9 @@ def advance(cursor: Cursor, table: Table, raw: Raw, staged: list[Row], *, until:
     until: aware; a time after that is nobody's present, and one such row would hide all that come after it.
     """
     cursor.has_rows = cursor.has_rows or bool(raw.rows)
+    if table is LABELS and not cursor.tells_shipped:
+        status = LABELS.columns.index("status")
+        cursor.tells_shipped = any(text(row[status]) is not None for row in raw.rows)
     newest = {column: newest_of(table, column, staged, until) for column in ("synced_at", "updated_at")}
     if newest["synced_at"]:
         cursor.newest_synced_at = max(newest["synced_at"], cursor.newest_synced_at or newest["synced_at"])

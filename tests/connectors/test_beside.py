@@ -163,7 +163,7 @@ def test_times_without_a_zone_are_the_shops_whatever_the_warehouses_session_says
     both = returns(
         "posthog", ret("posthog", 2, T0 + HOUR, customer=None), ret("posthog", 3, T0 + 6 * HOUR, customer=None)
     )
-    land(warehouse, both)
+    land(warehouse, both, is_complete=True)
     assert {event.reason for event in floor.run(T0 + 7 * HOUR)} == {"no recipient"}
     land(warehouse, shopify("rest", T0 + 6 * HOUR, 0))
     floor.look(T0 + 8 * HOUR)

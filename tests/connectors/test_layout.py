@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import sqlglot
@@ -45,6 +45,11 @@ def fitted(query: str, **tables: set[str]) -> str | None:
         ("SELECT a.x, b.x AS z FROM a AS a LEFT JOIN b AS b ON b.x = a.x", "SELECT a.x, NULL AS z FROM a AS a"),
         ("SELECT CASE WHEN a.y > a.x THEN a.y ELSE a.z END AS z FROM a AS a", "SELECT NULL AS z FROM a AS a"),
         ("SELECT GREATEST(a.y, MAX(a.x), MIN(a.z)) AS z FROM a AS a", "SELECT MAX(a.x) AS z FROM a AS a"),
+        ("SELECT COALESCE(CAST(a.y AS TEXT), CAST(a.z AS TEXT)) AS z FROM a AS a", "SELECT NULL AS z FROM a AS a"),
+        (
+            "SELECT MIN(a.x) AS x FROM a AS a GROUP BY a.y, CAST(a.z AS TEXT)",
+            "SELECT MIN(a.x) AS x FROM a AS a GROUP BY CAST(NULL AS TEXT), CAST(NULL AS TEXT)",
+        ),
         ("SELECT a.x FROM a AS a INNER JOIN b AS b ON b.x = a.x", None),
         ("SELECT b.x FROM b AS b", None),
         ("SELECT a.x FROM a AS a UNION ALL SELECT b.x FROM b AS b", "SELECT a.x FROM a AS a"),
@@ -75,6 +80,63 @@ def test_what_must_be_there_is_named_with_its_connector(floor: Floor, connector:
     floor.conn.execute(f"ALTER TABLE land.{main} DROP COLUMN created_at, DROP COLUMN state")
     with pytest.raises(NeedsMending, match=f"table land.{main} lacks created_at, state"):
         floor.look(T0)
+
+
+@pytest.mark.parametrize(
+    ("connector", "table", "column", "named"),
+    [
+        ("canonical", "labels", "status", "labels lacks status"),
+        ("fivetran", "return_list", "label_status", "labels lacks status"),
+        ("posthog", "returns", "exchanges", "exchange_items lacks exchange_id, out_of_stock"),
+    ],
+)
+def test_a_column_that_was_there_and_is_gone_stops_the_look_until_it_is_back(
+    floor: Floor, connector: str, table: str, column: str, named: str
+) -> None:
+    def kept() -> list[Any]:
+        return [floor.conn.execute(f"TABLE {name}").fetchall() for name in ("mirror_label", "source_cursor", "look")]
+
+    floor.settings(**landing.settings(connector))
+    at, shop = list(told())[2]
+    land(floor.engine, LANDINGS[connector](shop, at), is_complete=connector == "canonical")
+    floor.run(at)
+    before = kept()
+    floor.conn.execute(f"ALTER TABLE land.{table} RENAME COLUMN {column} TO elsewhere")
+    with pytest.raises(NeedsMending, match=rf"table land\.{named}"):
+        floor.look(at + HOUR)
+    assert kept() == before
+    floor.conn.execute(f"ALTER TABLE land.{table} RENAME COLUMN elsewhere TO {column}")
+    assert floor.look(at + HOUR).changed == 0
+
+
+def test_what_a_person_has_read_no_more_is_not_missed(floor: Floor, own: Callable[[str, str], None]) -> None:
+    floor.settings(**landing.settings("fivetran"))
+    at, shop = list(told())[4]
+    land(floor.engine, LANDINGS["fivetran"](shop, at))
+    floor.run(at)
+    floor.settings(**landing.settings("fivetran") | {"shopify": None})
+    floor.look(at + HOUR)
+    floor.settings(connector="fivetran", schema="land")
+    floor.look(at + 2 * HOUR)
+    tables = {table for (table,) in floor.conn.execute("SELECT source_table FROM source_cursor")}
+    assert tables == {"returns", "labels", "exchange_items"}
+
+    assert floor.fresh(at, None) == (True, None)
+    own("labels.sql", "SELECT r.id AS return_id, r.tracking_number FROM land.return_list AS r")
+    floor.look(at + 3 * HOUR)
+    assert floor.fresh(at, None) == (False, "no label has a status, so nothing tells what is shipped")
+
+
+def test_a_view_behind_an_own_select_that_loses_a_column_is_missed(
+    floor: Floor, own: Callable[[str, str], None]
+) -> None:
+    own("labels.sql", "SELECT * FROM loop.shown")
+    floor.conn.execute("CREATE VIEW loop.shown AS SELECT return_id, tracking_number, status FROM loop.labels")
+    floor.label("1", status="new")
+    floor.start()
+    floor.conn.execute("DROP VIEW loop.shown; CREATE VIEW loop.shown AS SELECT return_id FROM loop.labels")
+    with pytest.raises(NeedsMending, match=r"table loop\.labels lacks status, tracking_number"):
+        floor.look(T0 + HOUR)
 
 
 def test_a_time_without_a_zone_is_the_shops_also_where_rows_are_compared(floor: Floor) -> None:

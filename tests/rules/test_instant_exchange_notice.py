@@ -18,7 +18,7 @@ def test_within_the_24_hours_before_the_charge_and_never_at_or_after_it(floor: F
         timedelta(0): False,
         -HOUR: False,
     }
-    floor.label("elsewhere", "OTHER")
+    floor.label("elsewhere", "OTHER", status="new")
     floor.start()
     for left in until_charge:
         floor.ret(str(left), created_at=LOOK - 2 * DAY, is_instant_exchange=True, charge_at=LOOK + left)
@@ -29,7 +29,7 @@ def test_within_the_24_hours_before_the_charge_and_never_at_or_after_it(floor: F
 def test_where_the_source_does_not_say_when_it_charges_the_shops_window_does(floor: Floor) -> None:
     floor.settings(instant_exchange_window_days=14)
     ages = {13 * DAY - TICK: False, 13 * DAY: True, 14 * DAY - TICK: True, 14 * DAY: False}
-    floor.label("elsewhere", "OTHER")
+    floor.label("elsewhere", "OTHER", status="new")
     floor.start()
     for age in ages:
         floor.ret(str(age), created_at=LOOK - age, is_instant_exchange=True)
@@ -38,14 +38,14 @@ def test_where_the_source_does_not_say_when_it_charges_the_shops_window_does(flo
 
 
 def test_an_age_is_not_asked_for_where_the_charge_is_known(floor: Floor) -> None:
-    floor.label("elsewhere", "OTHER")
+    floor.label("elsewhere", "OTHER", status="new")
     floor.start()
     floor.ret(created_at=None, is_instant_exchange=True, charge_at=LOOK + HOUR)
     assert len(floor.run(LOOK, NOTICE)) == 1
 
 
 def test_a_charge_that_is_put_off_is_announced_once(floor: Floor) -> None:
-    floor.label("elsewhere", "OTHER")
+    floor.label("elsewhere", "OTHER", status="new")
     floor.start()
     floor.ret(created_at=LOOK - 8 * DAY, is_instant_exchange=True, charge_at=LOOK + HOUR)
     assert len(floor.run(LOOK, NOTICE)) == 1

@@ -18,7 +18,7 @@ def test_from_seven_exact_days_until_a_day_before_the_charge(floor: Floor) -> No
         "charged in a day": (8 * DAY, DAY, False),
         "charged already": (8 * DAY, -DAY, False),
     }
-    floor.label("elsewhere", "OTHER")
+    floor.label("elsewhere", "OTHER", status="new")
     floor.start()
     for case, (age, until_charge, _) in cases.items():
         floor.ret(case, created_at=LOOK - age, is_instant_exchange=True, charge_at=LOOK + until_charge)
@@ -29,7 +29,7 @@ def test_from_seven_exact_days_until_a_day_before_the_charge(floor: Floor) -> No
 def test_where_the_source_does_not_say_when_it_charges_the_shops_window_does(floor: Floor) -> None:
     floor.settings(instant_exchange_window_days=14)
     ages = {7 * DAY: True, 13 * DAY - TICK: True, 13 * DAY: False}
-    floor.label("elsewhere", "OTHER")
+    floor.label("elsewhere", "OTHER", status="new")
     floor.start()
     for age in ages:
         floor.ret(str(age), created_at=LOOK - age, is_instant_exchange=True)
@@ -39,7 +39,7 @@ def test_where_the_source_does_not_say_when_it_charges_the_shops_window_does(flo
 
 
 def test_nobody_is_reminded_of_a_charge_that_nobody_can_date(floor: Floor) -> None:
-    floor.label("elsewhere", "OTHER")
+    floor.label("elsewhere", "OTHER", status="new")
     floor.start()
     for days in range(1, 30):
         floor.ret(str(days), created_at=LOOK - days * DAY, is_instant_exchange=True)

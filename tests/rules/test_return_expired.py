@@ -13,7 +13,7 @@ TICK = timedelta(microseconds=1)
 
 def test_by_age_from_28_to_31_exact_days(floor: Floor) -> None:
     ages = {28 * DAY - TICK: False, 28 * DAY: True, 31 * DAY - TICK: True, 31 * DAY: False}
-    floor.label("elsewhere", "OTHER")
+    floor.label("elsewhere", "OTHER", status="new")
     floor.start()
     for age in ages:
         floor.ret(str(age), created_at=LOOK - age, labels_enabled=True)
@@ -104,7 +104,7 @@ def test_by_status_one_that_was_opened_again_or_deleted_since_is_not_told(floor:
 
 
 def test_it_is_said_once_whichever_way_it_came_and_however_often_it_flaps(floor: Floor) -> None:
-    floor.label("elsewhere", "OTHER")
+    floor.label("elsewhere", "OTHER", status="new")
     floor.start()
     floor.ret("1", created_at=LOOK - 29 * DAY, labels_enabled=True)
     assert len(floor.run(LOOK, EXPIRED)) == 1

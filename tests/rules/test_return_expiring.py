@@ -20,7 +20,7 @@ def test_age_is_counted_in_exact_days_of_24_hours(floor: Floor) -> None:
         28 * DAY: False,
         21 * DAY - HOUR: False,
     }
-    floor.label("elsewhere", "OTHER")
+    floor.label("elsewhere", "OTHER", status="new")
     floor.start()
     for age in ages:
         floor.ret(str(age), created_at=LOOK - age, labels_enabled=True)
@@ -32,7 +32,7 @@ def test_age_is_counted_in_exact_days_of_24_hours(floor: Floor) -> None:
 def test_a_clock_change_in_the_shops_zone_makes_no_day_longer(floors, look) -> None:  # type: ignore[no-untyped-def]
     """On 8 March 2026 New York's clocks went forward."""
     floor: Floor = floors(time_zone="America/New_York", times="timestamp")
-    floor.label("elsewhere", "OTHER")
+    floor.label("elsewhere", "OTHER", status="new")
     floor.start(T0 - DAY)
     floor.ret("due", created_at="2026-03-01 07:00", labels_enabled=True)  # T0 in New York
     floor.ret("not yet", created_at=(look - 21 * DAY + timedelta(minutes=1)).strftime("2026-03-%d 07:01"))
@@ -40,7 +40,7 @@ def test_a_clock_change_in_the_shops_zone_makes_no_day_longer(floors, look) -> N
 
 
 def test_one_that_turned_21_days_while_nothing_ran_is_still_reminded_inside_the_bounds(floor: Floor) -> None:
-    floor.label("elsewhere", "OTHER")
+    floor.label("elsewhere", "OTHER", status="new")
     floor.start()
     floor.ret("1", created_at=T0, labels_enabled=True)
     floor.ret("2", created_at=T0 - DAY, labels_enabled=True)
@@ -51,7 +51,7 @@ def test_one_that_turned_21_days_while_nothing_ran_is_still_reminded_inside_the_
 
 
 def test_without_a_created_at_nobody_is_reminded_by_age(floor: Floor) -> None:
-    floor.label("elsewhere", "OTHER")
+    floor.label("elsewhere", "OTHER", status="new")
     floor.start()
     floor.ret(created_at="infinity", labels_enabled=True)
     floor.ret("2", created_at=None, updated_at=LOOK - 22 * DAY, labels_enabled=True)

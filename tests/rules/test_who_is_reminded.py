@@ -26,7 +26,7 @@ Cases = dict[str, tuple[dict[str, Any], list[dict[str, Any]]]]
 
 def reminded(floor: Floor, cases: Cases) -> dict[str, list[str]]:
     """The reminders that a return with these traits and labels gets, by the case's name."""
-    floor.label("elsewhere", "OTHER")  # the source has labels
+    floor.label("elsewhere", "OTHER", status="new")  # the source has labels
     floor.start()
     for place, (traits, labels) in enumerate(cases.values()):
         for event, times in BY_AGE.items():
@@ -154,7 +154,7 @@ def test_an_instant_exchange_is_one_only_if_the_source_says_so(floor: Floor) -> 
 
 
 def test_a_reminder_speaks_of_the_present_and_is_made_once(floor: Floor) -> None:
-    floor.label("elsewhere", "OTHER")
+    floor.label("elsewhere", "OTHER", status="new")
     floor.start()
     for event, times in BY_AGE.items():
         floor.ret(event, labels_enabled=True, **times)
@@ -165,7 +165,7 @@ def test_a_reminder_speaks_of_the_present_and_is_made_once(floor: Floor) -> None
 
 
 def test_what_was_due_before_the_shop_was_enabled_is_baseline(floor: Floor) -> None:
-    floor.label("elsewhere", "OTHER")
+    floor.label("elsewhere", "OTHER", status="new")
     for event, times in BY_AGE.items():
         floor.ret(event, labels_enabled=True, **times)
     floor.start(LOOK)

@@ -1,5 +1,6 @@
 -- The look is complete: it is recorded, the shop's first one enables it, and rules it did not have yet start.
-DELETE FROM source_cursor WHERE shop = %(shop)s AND source <> %(source)s; -- tables that only another source had
+DELETE FROM source_cursor -- of tables that only another source had, or that are read no more
+WHERE shop = %(shop)s AND (source <> %(source)s OR source_table <> ALL (%(read)s::text[]));
 
 INSERT INTO look (shop, as_of, whole, extracted, changed, synced_at)
 VALUES (%(shop)s, %(as_of)s, %(whole)s, %(extracted)s, %(changed)s, %(synced_at)s);

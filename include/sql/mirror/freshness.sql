@@ -4,6 +4,8 @@ FROM (
     SELECT CASE
         WHEN NOT coalesce(bool_or(c.has_rows) FILTER (WHERE c.source_table = 'labels'), false)
             THEN 'the source has no labels, so it cannot tell what is shipped'
+        WHEN NOT bool_or(c.tells_shipped) FILTER (WHERE c.source_table = 'labels')
+            THEN 'no label has a status, so nothing tells what is shipped'
         WHEN %(freshness_hours)s::numeric IS NULL THEN NULL
         -- The connector's own record of its last completed sync, where it keeps one.
         WHEN l.synced_at < o.oldest
