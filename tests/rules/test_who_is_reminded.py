@@ -144,6 +144,21 @@ def test_shipped_is_sticky_while_a_label_waits_for_its_return_and_over_its_carri
     assert floor.run(LOOK, *BY_AGE) == []
 
 
+def test_shipped_is_sticky_over_a_cancellation_that_is_taken_back(floor: Floor) -> None:
+    """Shipped and cancelled while it waited for its return, the label was never seen as anything but cancelled."""
+    floor.start()
+    for hours, status in ((4, "in_transit"), (3, "voided")):
+        for event in BY_AGE:
+            floor.label(event, event, status=status)
+        floor.look(LOOK - hours * HOUR)
+    for event, times in BY_AGE.items():
+        floor.ret(event, labels_enabled=True, **times)
+    floor.look(LOOK - 2 * HOUR)
+    for event in BY_AGE:
+        floor.label(event, event, status="new")
+    assert floor.run(LOOK, *BY_AGE) == []
+
+
 def test_an_instant_exchange_is_one_only_if_the_source_says_so(floor: Floor) -> None:
     cases: Cases = {
         "yes": ({"is_instant_exchange": True}, []),

@@ -80,6 +80,7 @@ FROM (
         s.number <> '' AND coalesce(m.first_status = 'canceled', false)
         AND s.tracking_status IS DISTINCT FROM 'canceled' AS is_revived,
         s.ever_shipped AND NOT m.ever_shipped AS is_newly_shipped,
+        coalesce(m.ever_shipped, false) AS was_shipped,
         m.tracking_status AS old_status,
         s.updated_at IS NOT NULL AND s.updated_at IS DISTINCT FROM m.updated_at AS is_moved,
         n.return_id IS NOT NULL AND m.number IS NULL AS had_no_number,
@@ -141,8 +142,9 @@ INSERT INTO mirror_label AS m (
     updated_at, first_seen_at, silent, previous_look_at, first_status, first_updated_at, had_no_number
 )
 SELECT
-    %(shop)s, return_id, number, carrier, tracking_url, label_url, tracking_status, shipped, ever_shipped, created_at,
-    updated_at, %(as_of)s, is_silent, CASE WHEN NOT is_passed_over THEN %(previous_look)s::timestamptz END, tracking_status,
+    %(shop)s, return_id, number, carrier, tracking_url, label_url, tracking_status, shipped, ever_shipped OR was_shipped,
+    created_at, updated_at, %(as_of)s, is_silent,
+    CASE WHEN NOT is_passed_over THEN %(previous_look)s::timestamptz END, tracking_status,
     CASE
         WHEN is_revived THEN CASE WHEN is_moved THEN updated_at END
         WHEN NOT had_no_number OR is_moved_since_no_number THEN updated_at
