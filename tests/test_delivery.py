@@ -20,7 +20,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from loop_attentive import db
+from loop_attentive import db, rules
 from loop_attentive.attentive import Answer, AttentiveTransport, Departure, Transport
 from loop_attentive.delivery import AHEAD, FIRST_UNDER_WAY, RENEW_EVERY, Batch, NothingSent
 from loop_attentive.errors import NeedsMending
@@ -28,6 +28,7 @@ from loop_attentive.ledger import LEASE, Ledger, Marked, Origin, Settled
 from loop_attentive.reconnect import ANSWER_WITHIN
 from loop_attentive.settings import Shop
 from sandbox.attentive import Fault, Standin
+from tests.floor import DAY, HOUR, Floor
 from tests.sending import (
     CREATED,
     EXPIRED,
@@ -530,6 +531,24 @@ def test_reminders_go_out_as_long_as_they_hold(book: Book) -> None:
     assert (event["status"], event["reason"], event["body"]) == ("suppressed", "no longer true", None)
     for event_id in (waits, behind_gone, behind_waiting):
         assert book.event(event_id)["status"] == "accepted"
+
+
+def test_a_reminder_that_found_its_recipient_days_later_goes_out_if_it_still_holds(floor: Floor) -> None:
+    now = datetime.now(UTC)
+    floor.settings(enabled_at=now - 3 * DAY)
+    floor.label("elsewhere", "OTHER", status="new")
+    for return_id in ("1", "2"):
+        floor.ret(return_id, created_at=now - 23.5 * DAY, labels_enabled=True, customer_phone=None)
+    floor.run(now - 2 * DAY, EXPIRING)
+    assert set(floor.outcomes().values()) == {("invalid", "no recipient")}
+    for return_id in ("1", "2"):
+        floor.ret(return_id, customer_phone="+14155552671")
+    floor.label("2", status="in_transit")
+    floor.look(now)
+    assert floor.judge_again(now) == 2
+    _, standin = send(Book(floor.conninfo, floor.shop), still_due=rules.still_due_sql)
+    assert [record.body["properties"]["returnId"] for record in standin.received if record.body] == [1]
+    assert floor.outcomes() == {"1": ("accepted", None), "2": ("suppressed", "no longer true")}
 
 
 def test_what_waits_for_a_fresh_source_holds_nothing_back_even_when_nothing_else_is_sent(book: Book) -> None:

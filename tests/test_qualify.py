@@ -397,6 +397,18 @@ def test_but_only_within_its_lateness_and_only_for_want_of_a_recipient(floor: Fl
     assert {status for status, _ in floor.outcomes().values()} == {"invalid"}
 
 
+def test_a_reminder_without_a_recipient_has_no_lateness(floor: Floor) -> None:
+    floor.label("elsewhere", "OTHER", status="new")
+    floor.start()
+    floor.ret("1", created_at=T0 - 20 * DAY, labels_enabled=True, customer_phone="N/A")
+    assert only(floor.run(T0 + DAY, EXPIRING)).reason == "no recipient"
+    floor.ret("1", customer_phone="+14155552671")
+    floor.look(T0 + 3 * DAY)
+    assert floor.judge_again(T0 + 3 * DAY) == 1
+    event = only(floor.events())
+    assert (event.status, event.occurred_at) == ("pending", T0 + DAY)
+
+
 def test_a_reminder_that_was_dropped_as_no_longer_true_is_pending_again_when_its_rule_yields_it_again(
     floor: Floor,
 ) -> None:

@@ -9,7 +9,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import tee
 from typing import Any, LiteralString, cast
 
@@ -18,10 +18,10 @@ import pandas as pd
 import psycopg
 
 from loop_attentive import connectors, db, guard, payload, people, rules
-from loop_attentive.catalogue import BY_NAME, MAX_LATENESS, EventType
+from loop_attentive.catalogue import BY_NAME, CATALOGUE, MAX_LATENESS, EventType
 from loop_attentive.event_id import event_ids
 from loop_attentive.runs import Run
-from loop_attentive.settings import Shop
+from loop_attentive.settings import RULES_LOOK_BACK_DAYS, Shop
 
 log = logging.getLogger(__name__)
 
@@ -332,6 +332,8 @@ def judge_again(
             {
                 "shop": shop.name,
                 "not_before": now - MAX_LATENESS,
+                "reminders_not_before": now - timedelta(days=RULES_LOOK_BACK_DAYS),
+                "reminders": [event.name for event in CATALOGUE if event.reminder],
                 "enabled_at": shop.enabled_at,
                 "is_live": shop.mode == "live",
             },

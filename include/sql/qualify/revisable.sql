@@ -1,5 +1,6 @@
 -- Events to judge again, if their fact is later than the settings' enabled_at: those that had no recipient, within their
--- lateness, whose return's contact has changed since; and, when a shop goes live with such a time, those of its shadow.
+-- lateness (reminders have none, and are judged once more before they leave), whose return's contact has changed since;
+-- and, when a shop goes live with such a time, those of its shadow.
 INSERT INTO candidate
 SELECT e.event_id, e.event_type, e.key, e.return_id, e.fact_at, e.occurred_at, e.detail, false, true, e.own_time
 FROM event AS e
@@ -15,7 +16,8 @@ WHERE
     e.shop = %(shop)s
     AND e.status = 'invalid'
     AND e.reason = 'no recipient'
-    AND e.occurred_at >= %(not_before)s
+    AND e.occurred_at >= %(reminders_not_before)s
+    AND (e.occurred_at >= %(not_before)s OR e.event_type = ANY (%(reminders)s::text[]))
     AND (e.fact_at <= %(enabled_at)s::timestamptz) IS NOT TRUE
 UNION ALL
 SELECT e.event_id, e.event_type, e.key, e.return_id, e.fact_at, e.occurred_at, e.detail, false, true, e.own_time
