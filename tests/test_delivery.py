@@ -533,6 +533,22 @@ def test_reminders_go_out_as_long_as_they_hold(book: Book) -> None:
         assert book.event(event_id)["status"] == "accepted"
 
 
+def test_expired_goes_out_by_either_of_its_conditions_and_no_longer_by_none(floor: Floor) -> None:
+    now = datetime.now(UTC)
+    floor.settings(enabled_at=now - DAY)
+    floor.label("elsewhere", "OTHER", status="new")
+    for return_id in ("1", "2", "3"):
+        floor.ret(return_id, created_at=now - 28.5 * DAY, labels_enabled=True)
+    assert len(floor.run(now - 2 * HOUR, EXPIRED)) == 3
+    floor.ret("2", state="expired")
+    floor.ret("3", state="closed")
+    floor.look(now - HOUR)
+    send(Book(floor.conninfo, floor.shop), still_due=rules.still_due_sql)
+    assert floor.outcomes() == {
+        "1": ("accepted", None), "2": ("accepted", None), "3": ("suppressed", "no longer true"),
+    }  # fmt: skip
+
+
 def test_a_reminder_that_found_its_recipient_days_later_goes_out_if_it_still_holds(floor: Floor) -> None:
     now = datetime.now(UTC)
     floor.settings(enabled_at=now - 3 * DAY)

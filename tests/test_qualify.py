@@ -463,6 +463,34 @@ def test_one_that_still_holds_can_be_asked_for_by_return(floor: Floor) -> None:
     assert due == [("1",)]
 
 
+# ── Order ───────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("by", ["a run", "a contact that came later", "a person"])
+def test_within_a_millisecond_the_tables_order_decides(floor: Floor, by: str) -> None:
+    """The label was made 0.4 ms before the status changed; Attentive is told of one and the same millisecond."""
+    floor.ret(created_at=T0 - DAY)
+    floor.start()
+    if by != "a run":
+        floor.ret(customer_phone="N/A") if by == "a contact that came later" else floor.settings(mode="shadow")
+    floor.ret(state="closed", updated_at=T0 + HOUR + 600 * TICK)
+    floor.label(status="new", created_at=T0 + HOUR + 200 * TICK)
+    assert len(floor.run(T0 + 2 * HOUR)) == 2
+    if by == "a contact that came later":
+        floor.ret(customer_phone="+14155552671")
+        floor.look(T0 + 3 * HOUR)
+        floor.judge_again(T0 + 3 * HOUR)
+    elif by == "a person":
+        floor.settings(mode="live")
+        asker = decisions.Asker("default", "tests", "decides")
+        chosen = decisions.Selection("release", ["suppressed"], "test", reason="shadow")
+        decisions.propose(floor.conn, floor.shop, asker, chosen)
+        decisions.decide(floor.conn, floor.shop, asker, chosen, who="ann")
+    told = [event for event in floor.events() if event.status == "pending"]
+    assert [event.event_type for event in told] == [UPDATED, "Loop Label Created"]
+    assert told[0].occurred_at > told[1].occurred_at
+
+
 # ── Runs ────────────────────────────────────────────────────────────────────
 
 
