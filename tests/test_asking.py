@@ -4,20 +4,22 @@ import json
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 from uuid import uuid4
 
 import httpx
 import psycopg
 import pytest
-from airflow.sdk import DAG
+from airflow.sdk import DAG, Context
 from airflow.sdk.api.client import Client
 from airflow.sdk.api.datamodels._generated import TaskInstance
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from airflow.sdk.execution_time.supervisor import TaskRunResult, run_task_in_process
 
-from loop_attentive import settings
-from loop_attentive.decision_operators import AskOperator
+from loop_attentive import decision_operators, decisions, mirror, settings
+from loop_attentive.decision_operators import DISCARD, AskOperator, DecideOperator, SwitchOperator
+from loop_attentive.errors import NeedsMending
 from loop_attentive.settings import Shop
 from tests.floor import Floor
 
@@ -119,3 +121,42 @@ def test_a_paused_dag_that_would_ask_fails_the_task_in_a_line_that_says_what_to_
         "unpause it and clear this task, or leave it to the next run."
     )
     assert api.triggered == {}
+
+
+# ── What is done ────────────────────────────────────────────────────────────
+
+
+def filled_in(**form: Any) -> Context:
+    """The context of a task of a run by hand, as far as the steps use it."""
+    usual = dict.fromkeys(("reason", "events", "returns", "from", "to", "of_run")) | {"unasked": False, "why": "test"}
+    dag_run = SimpleNamespace(dag_id=RESOLVE, run_id="manual__1", triggering_user_name="ann")
+    return cast(Context, {"params": usual | form, "dag_run": dag_run})
+
+
+def discards(floor: Floor, *states: str) -> dict[str, int]:
+    """Events in these states are to be released, and a person answers to discard them: how many were, and were not."""
+    form = filled_in(action="release", states=list(states))
+    asker = decision_operators.asker_of(form, floor.shop)
+    decisions.propose(floor.conn, floor.shop, asker, decision_operators.selection_of(form))
+    answer = {"chosen_options": [DISCARD], "responded_by_user": {"name": "ann"}}
+    return DecideOperator(task_id="decide", shop="default", answer=answer).step(form, floor.conn, floor.shop)
+
+
+def test_what_is_late_already_is_left_as_it_is_by_one_who_discards_it(floor: Floor) -> None:
+    floor.conn.execute("UPDATE event SET status = 'expired', reason = 'too late'")
+    with pytest.raises(AirflowSkipException, match="ann chose to discard what will never be sent anyway"):
+        discards(floor, "expired")
+    floor.conn.execute("UPDATE event SET status = 'suppressed', reason = 'shadow' WHERE return_id = '1'")
+    assert discards(floor, "suppressed", "expired") == {"events": 1, "left": 2}
+    late = ("expired", "too late")
+    assert floor.outcomes() == {"1": ("suppressed", "discarded"), "2": late, "3": late}
+
+
+def test_a_wrong_clock_fails_the_run_that_stops_and_keeps_nobody_from_stopping(
+    floor: Floor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirror, "CLOCK_TOLERANCE", -timedelta(seconds=1))
+    switch = SwitchOperator(task_id="switch", shop="default")
+    with pytest.raises(NeedsMending, match="The clock of this worker"):
+        switch.step(filled_in(action="stop"), floor.conn, floor.shop)
+    assert decisions.stop_of(floor.conn, "default") is not None

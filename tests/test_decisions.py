@@ -165,6 +165,16 @@ def test_discarded_and_delivered_ones_are_never_sent(book: Book) -> None:
     assert (book.event(arrived)["status"], book.event(arrived)["reason"]) == ("accepted", "marked as delivered")
 
 
+def test_discarding_leaves_alone_what_is_never_sent_anyway(book: Book) -> None:
+    shadow = book.add(CREATED, "1", status="suppressed", reason="shadow")
+    late = book.add(CREATED, "2", status="expired", reason="too late")
+    asked = Selection("release", ["suppressed", "expired"], "test")
+    assert decisions.propose(book.connection, SHOP, ask(book), asked).events == 2
+    assert decisions.decide(book.connection, SHOP, ask(book), asked.instead("discard"), who=WHO) == (1, 1)
+    assert [book.event(one)["reason"] for one in (shadow, late)] == ["discarded", "too late"]
+    assert book.one("SELECT scope ->> 'states' FROM audit_decision") == '["suppressed"]'
+
+
 def test_only_what_is_as_it_was_proposed_is_decided_and_nothing_that_a_sender_has_in_hand(book: Book) -> None:
     leased: dict[str, Any] = {"lease": "00000000-0000-4000-8000-000000000000", "lease_until": datetime.now(UTC) + HOUR}
     kept = book.add(CREATED, "1", status="pending", **leased)

@@ -1,7 +1,7 @@
 """The steps in which people decide, as Airflow sees them: thin, each finds its shop and run, and calls the logic."""
 
 from collections.abc import Sequence
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from typing import Any
 
 import psycopg
@@ -12,7 +12,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 from loop_attentive import decisions, runs, settings
 from loop_attentive.errors import NeedsMending
-from loop_attentive.mirror import Look
+from loop_attentive.mirror import Look, ledger_time
 from loop_attentive.operators import StepOperator, ledger, told_once
 from loop_attentive.settings import Shop
 
@@ -34,7 +34,7 @@ def start_run(
     conn: psycopg.Connection[Any], asker: decisions.Asker, window: tuple[datetime, datetime] | None = None
 ) -> None:
     """Records a run that has looked at nothing: what it sends is counted by it. window: of a backfill."""
-    look = Look(datetime.now(UTC), 0, 0)
+    look = Look(ledger_time(conn), 0, 0)
     runs.start(conn, dag_id=asker.dag_id, run_id=asker.run_id, shop=asker.shop, look=look, window=window)
 
 
@@ -69,11 +69,11 @@ class SwitchOperator(StepOperator):
 
     def step(self, context: Context, conn: psycopg.Connection[Any], shop: Shop) -> dict[str, str]:
         asker, given = asker_of(context, shop), context["params"]
-        start_run(conn, asker)
         who = context["dag_run"].triggering_user_name or SOMEBODY
         decisions.throw_switch(conn, asker, action=given["action"], who=who, why=given["why"])
         stop = decisions.stop_of(conn, shop.name)
         self.log.info("Sending of shop %s is %s.", shop.name, stop or "on")
+        start_run(conn, asker)  # last of all: a clock that is wrong fails the run, and keeps nobody from stopping
         return {"sending": "off" if stop else "on"}
 
 
@@ -141,15 +141,13 @@ class DecideOperator(StepOperator):
     def step(self, context: Context, conn: psycopg.Connection[Any], shop: Shop) -> dict[str, int]:
         choice, who = answered(self.answer)
         selection = selection_of(context)
-        decided = decisions.decide(
-            conn,
-            shop,
-            asker_of(context, shop),
-            selection.instead("discard") if choice == DISCARD else selection,
-            who=who,
-        )
+        if choice == DISCARD:
+            selection = selection.instead("discard")
+            if not selection.states:
+                raise AirflowSkipException(f"{who} chose to discard what will never be sent anyway: nothing changes.")
+        decided = decisions.decide(conn, shop, asker_of(context, shop), selection, who=who)
         self.log.info(
-            "%s: %s %d events; %d were no longer as proposed, or in a sender's hands.",
+            "%s: %s %d events; %d stay as they are: changed since, in a sender's hands, or expired.",
             who, choice.lower(), decided.events, decided.left,
         )  # fmt: skip
         return decided._asdict()

@@ -89,8 +89,8 @@ class Selection:
     unasked: bool = False
 
     def instead(self, action: str) -> "Selection":
-        """The same events, but another action."""
-        return replace(self, action=action)
+        """Another action for the same events, as far as they are in a state that it is for."""
+        return replace(self, action=action, states=[state for state in self.states if state in STATES_FOR[action]])
 
     def check(self) -> None:
         """Raises NeedsMending for what makes no sense, in one line."""
@@ -181,7 +181,9 @@ def unasked(conn: psycopg.Connection[Any], shop: Shop) -> int:
 
 
 class Decided(NamedTuple):
-    """events: how many the decision changed. left: proposed, but no longer as they were, or in a sender's hands."""
+    """events: how many the decision changed. left: proposed, but no longer as they were, in a sender's hands, or in a
+    state that it is not for.
+    """
 
     events: int
     left: int
@@ -198,7 +200,9 @@ def decide(conn: psycopg.Connection[Any], shop: Shop, asker: Asker, selection: S
         if is_decided(conn, asker):
             events = _count(conn, "SELECT sum(events) FROM decision WHERE (shop, dag_id, run_id) = (%s, %s, %s)", asker)
             return Decided(events, proposed - events)
-        cur.execute(cast(LiteralString, db.sql("ledger/take_proposed")), asker._asdict())
+        cur.execute(
+            cast(LiteralString, db.sql("ledger/take_proposed")), asker._asdict() | {"states": list(selection.states)}
+        )
         if selection.action in ("discard", "delivered"):
             cur.execute(cast(LiteralString, db.sql(f"ledger/decide_{selection.action}")))
         else:
