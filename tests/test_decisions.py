@@ -211,8 +211,8 @@ def test_a_decision_is_made_once_and_says_who_when_why_and_what(book: Book) -> N
 # ── What has no body any more is made anew ──────────────────────────────────
 
 
-def released(floor: Floor, **selection: Any) -> decisions.Decided:
-    asker = Asker("default", "loop_attentive_resolve", "r1")
+def released(floor: Floor, *, run_id: str = "r1", **selection: Any) -> decisions.Decided:
+    asker = Asker("default", "loop_attentive_resolve", run_id)
     decisions.propose(floor.conn, floor.shop, asker, Selection(why="test", **selection))
     return decisions.decide(floor.conn, floor.shop, asker, Selection(why="test", **selection), who=WHO)
 
@@ -237,6 +237,34 @@ def test_baseline_and_expired_ones_are_released_with_a_body_and_leave_stamped_an
     assert book.all(
         "SELECT DISTINCT status, restamped, body IS NULL AS is_final FROM event WHERE return_id IN ('1', '2')"
     ) == [{"status": "accepted", "restamped": True, "is_final": True}]
+
+
+def test_what_a_person_releases_is_stamped_anew_however_young_and_what_one_sends_again_is_not(
+    floor: Floor, now: datetime
+) -> None:
+    floor.settings(mode="shadow")
+    floor.look(now - 4 * HOUR)
+    floor.ret("1", created_at=now - 3 * HOUR)
+    floor.run(now - 2 * HOUR)
+    floor.settings(mode="live")
+    floor.ret("2", created_at=now - HOUR)
+    floor.run(now)
+    book = Book(floor.conninfo, floor.shop)
+    send(book, Fault(status=400))
+    assert floor.outcomes(CREATED) == {"1": ("suppressed", "shadow"), "2": ("rejected", "HTTP 400")}
+
+    assert released(floor, action="release", states=["suppressed"]) == (1, 0)
+    assert released(floor, run_id="r2", action="send", states=["rejected"]) == (1, 0)
+    _, standin = send(book)
+    told = {
+        record.body["properties"]["returnId"]: record.body["occurredAt"] for record in standin.received if record.body
+    }
+    assert now - timedelta(minutes=1) < datetime.fromisoformat(told[1])
+    assert abs(datetime.fromisoformat(told[2]) - (now - HOUR)) < timedelta(milliseconds=1)
+    assert book.all("SELECT return_id, restamped FROM event ORDER BY return_id") == [
+        {"return_id": "1", "restamped": True},
+        {"return_id": "2", "restamped": False},
+    ]
 
 
 def test_a_rejected_event_is_made_anew_from_what_the_mirror_holds_by_now(floor: Floor, now: datetime) -> None:

@@ -38,6 +38,15 @@ judged AS MATERIALIZED (
         END AS verdict,
         CASE
             WHEN e.status = 'unknown' THEN e.sent_occurred_at
+            WHEN
+                e.released_at IS NOT NULL
+                AND EXISTS (
+                    SELECT
+                    FROM decision_event AS x
+                    JOIN decision AS d ON d.decision_id = x.decision_id
+                    WHERE x.event_id = e.event_id AND d.action = 'release'
+                )
+                THEN date_trunc('milliseconds', clock.now)
             WHEN clock.now - e.occurred_at <= %(journey)s::interval THEN date_trunc('milliseconds', e.occurred_at)
             ELSE date_trunc('milliseconds', clock.now)
         END AS stamp
