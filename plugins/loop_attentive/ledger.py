@@ -163,7 +163,7 @@ class Ledger:
                 statement("claim"),
                 self._parameters(
                     self._batch,
-                    {"now": now, "most": most, "after_at": after_at, "after_no": after_no, "after_id": after_id},
+                    {"claimed_at": now, "most": most, "after_at": after_at, "after_no": after_no, "after_id": after_id},
                 ),
             )
             rows = await cursor.fetchall()
@@ -392,8 +392,11 @@ FIRST: tuple[datetime | str, int, uuid.UUID] = ("-infinity", 0, uuid.UUID(int=0)
 
 @cache
 def statement(name: str) -> str:
-    """A statement of include/sql/ledger; {earlier} stands for what claim and mark share."""
-    return db.sql(f"ledger/{name}").replace("{earlier}", db.sql("ledger/earlier"))
+    """A statement of include/sql/ledger; {claimable} and {earlier} stand for what several share."""
+    text = db.sql(f"ledger/{name}")
+    for part in ("claimable", "earlier"):
+        text = text.replace(f"{{{part}}}", db.sql(f"ledger/{part}"))
+    return text
 
 
 def outcome_of_attempt(answer: Answer) -> str:

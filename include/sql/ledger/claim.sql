@@ -3,16 +3,11 @@ WITH pending AS MATERIALIZED (
     SELECT e.event_id
     FROM event AS e
     WHERE
-        e.shop = %(shop)s
+        {claimable}
         AND e.status = 'pending'
         AND e.body IS NOT NULL
-        AND e.bucket = ANY (%(buckets)s::smallint[])
+        AND e.due_at <= %(claimed_at)s::timestamptz
         AND (e.order_at, e.order_no, e.event_id) > (%(after_at)s::timestamptz, %(after_no)s::smallint, %(after_id)s::uuid)
-        AND e.due_at <= %(now)s::timestamptz
-        AND (e.lease_until IS NULL OR e.lease_until < %(now)s::timestamptz)
-        AND e.event_type <> ALL (%(stopped)s::text[])
-        AND e.reason IS DISTINCT FROM %(waits_for_source)s
-        AND (e.event_type = ANY (%(money)s::text[]) OR NOT {earlier})
     ORDER BY e.order_at, e.order_no, e.event_id
     LIMIT %(most)s
     FOR UPDATE SKIP LOCKED
@@ -21,21 +16,16 @@ resends AS MATERIALIZED (
     SELECT e.event_id
     FROM event AS e
     WHERE
-        e.shop = %(shop)s
+        {claimable}
         AND e.status = 'unknown'
-        AND e.bucket = ANY (%(buckets)s::smallint[])
-        AND e.resend_at <= %(now)s::timestamptz
-        AND (e.lease_until IS NULL OR e.lease_until < %(now)s::timestamptz)
-        AND e.event_type <> ALL (%(stopped)s::text[])
-        AND e.reason IS DISTINCT FROM %(waits_for_source)s
-        AND NOT {earlier}
+        AND e.resend_at <= %(claimed_at)s::timestamptz
     ORDER BY e.resend_at
     LIMIT %(most)s
     FOR UPDATE SKIP LOCKED
 ),
 claimed AS (
     UPDATE event AS e
-    SET lease = %(lease)s, lease_until = %(now)s::timestamptz + %(lease_time)s::interval
+    SET lease = %(lease)s, lease_until = %(claimed_at)s::timestamptz + %(lease_time)s::interval
     FROM (SELECT event_id FROM pending UNION ALL SELECT event_id FROM resends) AS c
     WHERE e.event_id = c.event_id
     RETURNING e.event_id, e.event_type, e.return_id, e.status = 'unknown' AS resend, e.order_at, e.order_no

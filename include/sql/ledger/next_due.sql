@@ -5,15 +5,11 @@ WITH overlooked AS MATERIALIZED (
     SELECT e.event_id
     FROM event AS e
     WHERE
-        e.shop = %(shop)s
-        AND e.status = 'pending'
-        AND e.body IS NOT NULL
-        AND e.bucket = ANY (%(buckets)s::smallint[])
-        AND e.due_at <= %(claimed_at)s::timestamptz
-        AND (e.lease_until IS NULL OR e.lease_until < %(claimed_at)s::timestamptz)
-        AND e.event_type <> ALL (%(stopped)s::text[])
-        AND e.reason IS DISTINCT FROM %(waits_for_source)s
-        AND (e.event_type = ANY (%(money)s::text[]) OR NOT {earlier})
+        {claimable}
+        AND (
+            (e.status = 'pending' AND e.body IS NOT NULL AND e.due_at <= %(claimed_at)s::timestamptz)
+            OR (e.status = 'unknown' AND e.resend_at <= %(claimed_at)s::timestamptz)
+        )
     LIMIT 1
 ),
 clock AS MATERIALIZED (
