@@ -11,7 +11,7 @@ from psycopg.rows import dict_row
 
 from loop_attentive.attentive import outcome_of
 from loop_attentive.catalogue import JOURNEY_LATENESS, MAX_LATENESS
-from loop_attentive.ledger import LEASE, LEAVES_WITHIN, MONEY, REMINDERS, RESEND_AFTER
+from loop_attentive.ledger import LEAVES_WITHIN, MONEY, REMINDERS, RESEND_AFTER
 from loop_attentive.settings import Shop
 from tests.sending import busiest_second
 from tests.simulation.attentive import Request
@@ -121,30 +121,18 @@ class Judge:
         must_be_the_only_resend(name, event["event_type"], event["doubts"])
 
     def _in_turn(self, request: Request, event: dict[str, Any]) -> None:
-        if event["event_type"] in MONEY or event["attempts"] != request.attempt:
+        """Nothing that stood before it in line when it was marked; what waited for a person then held nobody up."""
+        if event["event_type"] in MONEY:
             return
-        # What waited for a person when this was marked held nobody up, even if its late answer or its own sender freed
-        # it afterwards: it was answered when its lease had ended (if that was only that it never left, it stays
-        # unknown), its mark was taken back, or it was marked again later than this.
-        before = self._all(
-            "SELECT event_id FROM event WHERE shop = %(shop)s AND return_id = %(return_id)s "
-            "AND (order_at, order_no, event_id) < (%(at)s, %(no)s, %(id)s) AND event_type <> ALL (%(passed_over)s) "
-            "AND (status IN ('pending', 'sending') OR (status = 'unknown' AND resend_at IS NOT NULL)) "
-            "AND NOT (event_type = ANY (%(reminders)s) AND return_id = ANY (%(waiting)s)) "
-            "AND NOT (status = 'pending' AND EXISTS (SELECT FROM attempt AS a WHERE a.event_id = event.event_id "
-            "AND a.attempt = event.attempts AND a.outcome <> 'lost' AND a.finished_at > a.started_at + %(lease)s)) "
-            "AND NOT (status IN ('pending', 'unknown') AND EXISTS (SELECT FROM told "
-            "WHERE told.event_id = event.event_id AND told.attempts > event.attempts AND given_up)) "
-            "AND NOT (status = 'unknown' AND EXISTS (SELECT FROM told JOIN attempt AS a USING (event_id) "
-            "WHERE told.event_id = event.event_id AND told.attempts = event.attempts AND given_up "
-            "AND a.attempt = event.attempts AND a.outcome <> 'lost' AND a.finished_at > a.started_at + %(lease)s)) "
-            "AND NOT (status = 'sending' AND sent_at > (SELECT sent_at FROM event WHERE event_id = %(id)s::uuid) "
-            "AND EXISTS (SELECT FROM told WHERE told.event_id = event.event_id AND given_up))",
-            return_id=event["return_id"], at=event["order_at"], no=event["order_no"], id=event["event_id"],
-            passed_over=[*MONEY, *self.refused_types()], reminders=REMINDERS, waiting=list(self.waiting),
-            lease=LEASE,
+        overtaken = self._all(
+            "SELECT FROM overtaken AS o JOIN event AS earlier USING (event_id) JOIN attempt AS a "
+            "ON (a.event_id, a.attempt, a.started_at) = (o.by_event, o.by_attempt, o.started_at) "
+            "WHERE by_event = %(id)s AND by_attempt = %(attempt)s AND earlier.event_type <> ALL (%(passed_over)s) "
+            "AND NOT (earlier.event_type = ANY (%(reminders)s) AND earlier.return_id = ANY (%(waiting)s))",
+            id=event["event_id"], attempt=request.attempt, passed_over=[*MONEY, *self.refused_types()],
+            reminders=REMINDERS, waiting=list(self.waiting),
         )  # fmt: skip
-        must(not before, f"{request.event_id[:8]} left before an earlier event of its return")
+        must(not overtaken, f"{request.event_id[:8]} left before an earlier event of its return")
 
     def refused_types(self) -> set[str]:
         """Types that some run has stopped: their events hold nobody up."""
@@ -220,7 +208,11 @@ class Judge:
 
     def _attempts(self) -> dict[str, list[dict[str, Any]]]:
         found: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        for row in self._all("SELECT * FROM attempt WHERE run_key = %(run_key)s ORDER BY event_id, attempt"):
+        for row in self._all(
+            "SELECT a.*, EXISTS (SELECT FROM doubted AS d WHERE d.outcome = 'lost' "
+            "AND (d.event_id, d.attempt, d.started_at) = (a.event_id, a.attempt, a.started_at)) AS was_lost "
+            "FROM attempt AS a WHERE run_key = %(run_key)s ORDER BY event_id, attempt"
+        ):
             found[str(row["event_id"])].append(row)
         return found
 
@@ -290,9 +282,9 @@ class Judge:
         if row["outcome"] == "accepted":
             must(heard and outcome_of(heard.fate.status) == "accepted", f"{name} was never heard to be accepted")
         must(row["outcome"] or silenced, f"{name}: attempt {row['attempt']} has no outcome, and its process is well")
-        if row["outcome"] == "lost":
+        if row["was_lost"]:
             well = not silenced and self.hindered[row["map_index"]] < GIVEN_UP_AFTER
-            must(not well, f"{name}: attempt {row['attempt']} is lost, and its process is well")
+            must(not well, f"{name}: attempt {row['attempt']} was given up, and its process is well")
         if heard and heard.fate.status < 600 and not silenced and row["outcome"] != "unknown":
             expected = outcome_of(heard.fate.status)
             must(row["outcome"] == expected, f"{name}: an answer was {expected}, and the ledger says {row['outcome']}")

@@ -69,22 +69,37 @@ MISHAPS = ("killed", "killed", "stopped", "stopped", "told to stop", "held up", 
 Mishap = Callable[[Process], None]
 
 WHAT_IT_EVER_SAID = """
-    CREATE TABLE IF NOT EXISTS told (event_id uuid, status text, attempts smallint, given_up boolean);
+    CREATE TABLE IF NOT EXISTS told (event_id uuid, status text, attempts smallint);
     CREATE INDEX IF NOT EXISTS told_event ON told (event_id);
     CREATE OR REPLACE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS
-        'BEGIN INSERT INTO told VALUES (NEW.event_id, NEW.status, NEW.attempts, NEW.resend_at IS NULL);
-        RETURN NULL; END';
+        'BEGIN INSERT INTO told VALUES (NEW.event_id, NEW.status, NEW.attempts); RETURN NULL; END';
     CREATE OR REPLACE TRIGGER tell AFTER UPDATE ON event FOR EACH ROW WHEN (NEW.status = 'unknown')
         EXECUTE FUNCTION tell();
 
-    CREATE TABLE IF NOT EXISTS doubted (event_id uuid, attempt smallint, started_at timestamptz);
+    CREATE TABLE IF NOT EXISTS doubted (event_id uuid, attempt smallint, started_at timestamptz, outcome text);
     CREATE INDEX IF NOT EXISTS doubted_event ON doubted (event_id);
     CREATE OR REPLACE FUNCTION doubt() RETURNS trigger LANGUAGE plpgsql AS
-        'BEGIN INSERT INTO doubted VALUES (NEW.event_id, NEW.attempt, NEW.started_at); RETURN NULL; END';
+        'BEGIN INSERT INTO doubted VALUES (NEW.event_id, NEW.attempt, NEW.started_at, NEW.outcome); RETURN NULL; END';
     CREATE OR REPLACE TRIGGER doubt AFTER UPDATE ON attempt FOR EACH ROW WHEN (NEW.outcome IN ('unknown', 'lost'))
         EXECUTE FUNCTION doubt();
+
+    CREATE TABLE IF NOT EXISTS overtaken (event_id uuid, by_event uuid, by_attempt smallint, started_at timestamptz);
+    CREATE INDEX IF NOT EXISTS overtaken_by ON overtaken (by_event);
+    CREATE OR REPLACE FUNCTION overtake() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            INSERT INTO overtaken
+            SELECT earlier.event_id, e.event_id, NEW.attempt, NEW.started_at
+            FROM event AS e
+            JOIN event AS earlier USING (shop, return_id)
+            WHERE e.event_id = NEW.event_id
+            AND (earlier.order_at, earlier.order_no, earlier.event_id) < (e.order_at, e.order_no, e.event_id)
+            AND (earlier.status IN ('pending', 'sending') OR earlier.resend_at IS NOT NULL);
+            RETURN NULL;
+        END $$;
+    CREATE OR REPLACE TRIGGER overtake AFTER INSERT ON attempt FOR EACH ROW EXECUTE FUNCTION overtake();
 """
-"""What the ledger ever said to be unknown, and whether it waited for a person; which attempts were ever in doubt."""
+"""What the ledger ever said to be unknown; which attempts were in doubt; which events stood in line when a later one
+of their return was marked."""
 
 
 @dataclass
@@ -153,7 +168,7 @@ class Schedule:
 
     def _new_shop(self) -> int:
         shop = {"shop": self._shop.name}
-        for table in ("told", "doubted", "attempt"):
+        for table in ("told", "doubted", "overtaken", "attempt"):
             self._session.execute(
                 f"DELETE FROM {table} WHERE event_id IN (SELECT event_id FROM event WHERE shop = %(shop)s)", shop
             )

@@ -140,8 +140,8 @@ WRONG_SENDERS = (
     Wrong(
         "forgets that others have leases",
         sql("lost", ("AND e.lease_until < (SELECT now FROM clock)", "")),
-        17,
-        "before an earlier event",
+        0,
+        "was given up, and its process is well",
     ),
     Wrong(
         "never gives up what dead senders left",
@@ -235,13 +235,13 @@ WRONG_SENDERS = (
         "leaves its marks when it is told to stop",
         python((Ledger, "unmark", _nothing)),
         12,
-        "is lost, and its process is well",
+        "was given up, and its process is well",
     ),
     Wrong(
         "forgets what it did when its line broke",
         python((Ledger, "_restore", _nothing)),
         82,
-        "is lost, and its process is well",
+        "was given up, and its process is well",
     ),
     Wrong(
         "sends what it marked long ago",
