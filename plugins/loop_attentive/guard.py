@@ -31,19 +31,30 @@ DAY = timedelta(days=1)
 
 
 class Released(NamedTuple):
-    """What is released, for the cap, as conditions on event e.
+    """What is released, for the cap.
 
-    new: by this transaction. so_far: with what the same run has released before it, which may still be held.
+    new, so_far: conditions on event e: by this transaction, and with what the same run has released before it, which
+    may still be held. asked: what they ask for. of_runs: the runs that found it.
     """
 
     new: str
     so_far: str
+    asked: dict[str, Any]
+    of_runs: list[int]
 
 
-OF_RUN = "e.run_key = %(run_key)s"
-AGAIN = "(e.event_id IN (SELECT j.event_id FROM judged AS j WHERE j.status = 'pending')) IS TRUE"
-BY_RULE = Released(f"{OF_RUN} AND e.event_type = %(event_type)s", OF_RUN)
-BY_JUDGING_AGAIN = Released(AGAIN, AGAIN)
+def _by_rule(run: Run, event: EventType) -> Released:
+    of_run = "e.run_key = %(run_key)s"
+    asked = {"run_key": run.run_key, "event_type": event.name}
+    return Released(f"{of_run} AND e.event_type = %(event_type)s", of_run, asked, [run.run_key])
+
+
+def _by_judging_again(cur: psycopg.Cursor[Any]) -> Released:
+    again = "(e.event_id IN (SELECT j.event_id FROM judged AS j WHERE j.status = 'pending')) IS TRUE"
+    of_runs = cur.execute(
+        "SELECT DISTINCT e.run_key FROM judged AS j JOIN event AS e USING (event_id) WHERE j.status = 'pending'"
+    ).fetchall()
+    return Released(again, again, {}, [run_key for (run_key,) in of_runs])
 
 
 class Bound(NamedTuple):
@@ -64,8 +75,7 @@ def hold_new(cur: psycopg.Cursor[Any], shop: Shop, event: EventType, run: Run, n
         ).rowcount
         _record(cur, run, event.name, bound, count, held)
         return held
-    of_rule = {"run_key": run.run_key, "event_type": event.name}
-    return _hold_above_cap(cur, shop, run, now, BY_RULE, [run.run_key], of_rule).count(event.name)
+    return _hold_above_cap(cur, shop, run, now, _by_rule(run, event)).count(event.name)
 
 
 def hold_judged(cur: psycopg.Cursor[Any], shop: Shop, run: Run | None, now: datetime) -> None:
@@ -86,10 +96,7 @@ def hold_judged(cur: psycopg.Cursor[Any], shop: Shop, run: Run | None, now: date
 
 def hold_judged_above_cap(cur: psycopg.Cursor[Any], shop: Shop, run: Run | None, now: datetime) -> int:
     """Of events that were judged again and are pending by now, how many were more than their person may get."""
-    of_runs = cur.execute(
-        "SELECT DISTINCT e.run_key FROM judged AS j JOIN event AS e USING (event_id) WHERE j.status = 'pending'"
-    ).fetchall()
-    return len(_hold_above_cap(cur, shop, run, now, BY_JUDGING_AGAIN, [run_key for (run_key,) in of_runs], {}))
+    return len(_hold_above_cap(cur, shop, run, now, _by_judging_again(cur)))
 
 
 def _counted_together(cur: psycopg.Cursor[Any], shop: Shop, run: Run, now: datetime) -> list[int]:
@@ -133,26 +140,18 @@ def largest(cur: psycopg.Cursor[Any], shop: Shop, event: EventType, but_of: list
 
 
 def _hold_above_cap(
-    cur: psycopg.Cursor[Any],
-    shop: Shop,
-    run: Run | None,
-    now: datetime,
-    released: Released,
-    of_runs: list[int],
-    of_rule: dict[str, Any],
+    cur: psycopg.Cursor[Any], shop: Shop, run: Run | None, now: datetime, released: Released
 ) -> list[str]:
-    """The types of the events that are held for their person's sake. One rule of a shop decides at a time.
-
-    of_runs: the runs that found what is released. of_rule: what the conditions of `released` ask for.
-    """
+    """The types of the events that are held for their person's sake. One rule of a shop decides at a time."""
     cap = Bound(shop.max_per_person_per_day, ABOVE_CAP)
     cur.execute("SELECT pg_advisory_xact_lock(hashtextextended('loop_attentive cap of ' || %s, 0))", (shop.name,))
     query = db.sql("qualify/hold_above_cap").replace("{new}", released.new).replace("{released}", released.so_far)
     rows = cur.execute(
         cast(LiteralString, query),
         {
-            "run_keys": of_runs, "shop": shop.name, "day_ago": now - DAY, "cap": cap.events, "reason": cap.reason,
-        } | of_rule,
+            "run_keys": released.of_runs, "shop": shop.name, "day_ago": now - DAY, "cap": cap.events,
+            "reason": cap.reason,
+        } | released.asked,
     ).fetchall()  # fmt: skip
     types = [event_type for (event_type,) in rows]
     for event_type in dict.fromkeys(types):
