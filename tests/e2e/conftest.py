@@ -15,6 +15,9 @@ TIME_ZONE = "UTC" if datetime.now(UTC).minute < 30 else "Asia/Kolkata"
 SINCE = {"time_zone": TIME_ZONE, "enabled_at": (datetime.now(UTC) - 10 * DAY).isoformat()}
 """For merchants whose first look is no baseline."""
 
+HURRIED = {"requests_per_second": 600, "max_events_per_run": 100_000}
+"""For merchants who have thousands of events; so young a shop is a flood in itself."""
+
 SHOPS: dict[str, dict[str, Any]] = {
     "default": {"time_zone": TIME_ZONE},
     "checked": SINCE,
@@ -32,8 +35,8 @@ SHOPS: dict[str, dict[str, Any]] = {
     "private": SINCE,
     "hollow": SINCE,
     "synced": SINCE | {"loop_api": "loop_of_synced", "schema": "from_loop"},
-    "chaos": SINCE
-    | {"requests_per_second": 600, "max_events_per_run": 100_000},  # so young a shop is a flood in itself
+    "batched": SINCE | HURRIED,
+    "chaos": SINCE | HURRIED,
 }
 
 

@@ -2,9 +2,13 @@
 
 from collections import Counter
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 
+import pytest
+
 from loop_attentive.catalogue import CATALOGUE
+from loop_attentive.operators import EVENTS_PER_BATCH
 from sandbox.attentive import Fault
 from sandbox.loop import running_loop
 from sandbox.processes import wait_until
@@ -220,6 +224,23 @@ def test_a_waiting_send_goes_on_by_hand_too(house: House) -> None:
     assert merchant.statuses() == Counter(accepted=4)
     merchant.each_exactly_once()
     merchant.adds_up()
+
+
+@pytest.mark.long
+def test_batches_that_follow_each_other_by_hand_leave_no_gap(house: House) -> None:
+    """`dags test` runs one mapped task after the other, where a run of the scheduler's has them side by side."""
+    merchant = house.merchants["batched"]
+    merchant.attentive.limit = 600
+    returns = merchant.put_returns(EVENTS_PER_BATCH + 500, HOUR)
+    house.dags_test(merchant.hourly)
+    assert merchant.statuses() == Counter(accepted=len(returns))
+    merchant.each_exactly_once()
+    batches = "SELECT DISTINCT map_index FROM audit_attempt JOIN audit_event USING (event_id) WHERE shop = %s"
+    assert sorted(merchant.rows(batches)) == [(0,), (1,)]
+    arrivals = sorted(record.arrived for record in merchant.attentive.received)
+    longest = max(after - before for before, after in pairwise(arrivals))
+    print(f"The longest gap between two requests: {longest:.2f} s")
+    assert longest < 5
 
 
 @story
