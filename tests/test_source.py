@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, date, datetime, timedelta, timezone
@@ -489,6 +490,24 @@ def test_servers_may_have_other_defaults(postgres: str, encoding: str) -> None:
         ("Loop Label Created", "1|1Z1", T0 + HOUR, "#1 é"),
         ("Loop Exchange Out Of Stock", "1|2026-03-01T14:00:00.000000Z", T0 + 2 * HOUR, "#1 é"),
     ]
+
+
+def test_a_warehouse_waits_while_what_was_read_is_worked_on(floor: Floor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a large table a chunk is read while others wait, inside a transaction, whatever the server allows others."""
+    monkeypatch.setattr(source, "CHUNK", 1)
+    for number in range(10):
+        floor.ret(str(number))
+    floor.engine = sa.create_engine(
+        "postgresql+psycopg://",
+        creator=lambda: psycopg.connect(floor.conninfo, options="-c idle_in_transaction_session_timeout=200ms"),
+    )
+    origin = source.Source(floor.engine, floor.shop)
+    assert origin.absent() == []
+    read = 0
+    for raw in origin.read(source.RETURNS, source.Cursor()):
+        read += len(raw.rows)
+        time.sleep(0.4 if read == 1 else 0)
+    assert read == 10
 
 
 def test_reading_writes_nothing(floor: Floor) -> None:
