@@ -97,6 +97,20 @@ def test_a_transaction_may_last_whatever_is_set_for_others(ledger: str) -> None:
         assert asyncio.run(told(autocommit)) == ("0", autocommit, TransactionStatus.IDLE)
 
 
+def test_the_environment_has_no_say_in_how_times_are_told(ledger: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGTZ", "America/New_York")
+    monkeypatch.setenv("PGDATESTYLE", "German")
+    query = "SELECT timestamptz '2026-03-01 12:00'::text"
+
+    async def told() -> list[tuple[str]]:
+        async with await db.aconnect(ledger) as conn:
+            return await (await conn.execute(query)).fetchall()
+
+    with db.connect(ledger) as conn:
+        assert conn.execute(query).fetchall() == [("2026-03-01 12:00:00+00",)]
+    assert asyncio.run(told()) == [("2026-03-01 12:00:00+00",)]
+
+
 def test_many_copies_by_one_cursor_cost_no_more_than_the_first_each(ledger: str) -> None:
     with db.connect(ledger) as conn, conn.cursor() as cur:
         cur.execute("CREATE TEMP TABLE staged (number integer, told jsonb)")

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 from psycopg import conninfo as libpq
@@ -16,8 +16,6 @@ CONNECTION_ID = "loop_attentive_db"
 
 SETTINGS = {
     "search_path": "loop_attentive,pg_temp",
-    "timezone": "UTC",
-    "datestyle": "ISO",
     "intervalstyle": "postgres",
     "standard_conforming_strings": "on",
     "extra_float_digits": "1",
@@ -30,6 +28,9 @@ SETTINGS = {
     "idle_session_timeout": "0",
 }
 """Of our sessions, whatever the server's, the database's or the role's are: those are made for other work."""
+
+TIMES = "SET timezone = 'UTC'; SET datestyle = 'ISO'"
+"""As SETTINGS, but PGTZ and PGDATESTYLE in the environment would prevail over what a session begins with."""
 
 HAS_TRANSACTION_TIMEOUT = 170_000
 NO_TRANSACTION_TIMEOUT = "SET transaction_timeout = 0"
@@ -97,9 +98,8 @@ def connect(conninfo: str, *, autocommit: bool = False) -> psycopg.Connection[An
     """A connection whose session has our SETTINGS; raises NeedsMending when the server does not let us in, or write."""
     try:
         connection = psycopg.connect(libpq.make_conninfo(conninfo, **SESSION), autocommit=autocommit)
-        if connection.info.server_version >= HAS_TRANSACTION_TIMEOUT:
-            connection.execute(NO_TRANSACTION_TIMEOUT)
-            connection.commit()
+        connection.execute(once_connected(connection.info.server_version))
+        connection.commit()
     except psycopg.OperationalError as error:
         raise unreachable(error) from None
     if {"on"} & set(map(connection.info.parameter_status, ("in_hot_standby", "default_transaction_read_only"))):
@@ -114,10 +114,14 @@ def connect(conninfo: str, *, autocommit: bool = False) -> psycopg.Connection[An
 async def aconnect(conninfo: str, *, autocommit: bool = False) -> psycopg.AsyncConnection[Any]:
     """As connect, for coroutines; raises psycopg.OperationalError, which the sender may wait out."""
     connection = await psycopg.AsyncConnection.connect(libpq.make_conninfo(conninfo, **SESSION), autocommit=autocommit)
-    if connection.info.server_version >= HAS_TRANSACTION_TIMEOUT:
-        await connection.execute(NO_TRANSACTION_TIMEOUT)
-        await connection.commit()
+    await connection.execute(once_connected(connection.info.server_version))
+    await connection.commit()
     return connection
+
+
+def once_connected(server_version: int) -> LiteralString:
+    """What is set when a session has begun."""
+    return f"{TIMES}; {NO_TRANSACTION_TIMEOUT}" if server_version >= HAS_TRANSACTION_TIMEOUT else TIMES
 
 
 class DatabaseAway(Exception):
