@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import traceback
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 from airflow.sdk import Connection
+from airflow.sdk.exceptions import AirflowFailException
 
 from loop_attentive import people, settings
 from loop_attentive.attentive import AttentiveHook, account
@@ -153,3 +155,21 @@ def test_an_error_of_the_ledger_names_no_row(
     told = "".join(traceback.format_exception(caught.value))
     assert PHONE not in told
     assert "ann@example.com" not in told
+
+
+def test_a_ledger_whose_login_may_make_no_temporary_table_is_a_persons_matter(
+    connections: None, floor: Floor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings, "load", lambda: {"default": floor.shop})
+    database = str(psycopg.conninfo.conninfo_to_dict(floor.conninfo)["dbname"])
+    floor.conn.execute(f"REVOKE TEMPORARY ON DATABASE {database} FROM PUBLIC")
+    floor.conn.execute("CREATE ROLE pipeline LOGIN")
+    try:
+        floor.conn.execute("GRANT ALL ON SCHEMA loop_attentive TO pipeline")
+        floor.conn.execute("GRANT ALL ON ALL TABLES IN SCHEMA loop_attentive TO pipeline")
+        ledger = json.loads(os.environ["AIRFLOW_CONN_LOOP_ATTENTIVE_DB"]) | {"login": "pipeline"}
+        monkeypatch.setenv("AIRFLOW_CONN_LOOP_ATTENTIVE_DB", json.dumps(ledger))
+        with pytest.raises(AirflowFailException, match=r"^The login of .* to create temporary .* grant it TEMPORARY"):
+            LookOperator(task_id="extract", shop="default").execute(CONTEXT)
+    finally:
+        floor.conn.execute("DROP OWNED BY pipeline; DROP ROLE pipeline")
