@@ -20,7 +20,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from loop_attentive import db, rules
+from loop_attentive import db, delivery, rules
 from loop_attentive.attentive import Answer, AttentiveTransport, Departure, Transport
 from loop_attentive.delivery import AHEAD, FIRST_UNDER_WAY, RENEW_EVERY, Batch, NothingSent
 from loop_attentive.errors import NeedsMending
@@ -138,6 +138,22 @@ def test_a_throttled_event_goes_out_in_the_same_delivery(book: Book) -> None:
     assert second.arrived - first.arrived >= 1.0
     assert first.event_id == second.event_id
     assert result.counts == {"throttled": 1, "accepted": 1}
+
+
+def test_who_asks_for_short_pauses_only_is_come_back_to_later(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The task would hold its slot, and the shop's next run would wait, until the last event has expired."""
+    monkeypatch.setattr(delivery, "THROTTLED_SAT_OUT", 2.0)
+    book.add_many(20)
+
+    async def story(standin: Standin, sending: Sending) -> None:
+        standin.faults.append(Fault(status=429, retry_after=1))
+        async with asyncio.timeout(20):
+            result = await sending(patience=15)
+        assert (result.pending, result.waits_for) == (20, "Attentive asked for a pause")
+        assert result.come_back_at
+        assert result.come_back_at > book.one("SELECT now() + interval '20 seconds'")
+
+    tell(book, story)
 
 
 def test_backoff_is_bounded_however_often_it_was_tried(book: Book) -> None:

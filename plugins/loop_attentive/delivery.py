@@ -58,6 +58,9 @@ LOOK_AGAIN = 0.1
 PAUSE_SAT_OUT = 5.0
 """Seconds; when the account pauses for longer, the sender comes back later instead."""
 
+THROTTLED_SAT_OUT = 60.0
+"""Seconds of answers that all asked for a pause; however short the pauses, the sender comes back later then."""
+
 COME_BACK_AFTER_NOTHING = 30.0
 
 FIRST_BACKOFF, LONGEST_BACKOFF = 2.0, 300.0
@@ -301,6 +304,7 @@ class Sender:
         self._counts: Counter[str] = Counter()
         self._rejected_in_a_row = 0
         self._not_sent_in_a_row = 0
+        self._throttled_since: float | None = None
         self._failure: Exception | None = None
         self._come_back_in: float | None = None
         self._waits_for: str | None = None
@@ -406,8 +410,7 @@ class Sender:
     async def _wait_for_permits(self) -> None:
         pause = self.pace.paused_until - self.monotonic()
         if pause > max(self._patience, PAUSE_SAT_OUT):
-            self._come_back_in, self._waits_for = pause, "Attentive asked for a pause"
-            self._halt.set()
+            self._come_back_later("Attentive asked for a pause", pause)
         await self._sleep(self.until_next_permit())
 
     def until_next_permit(self) -> float:
@@ -472,6 +475,8 @@ class Sender:
         self._answers.append(Settled(event.event_id, attempt, answer, at, self._delay(answer, attempt)))
         self._rejected_in_a_row = 0 if answer.outcome == "accepted" else self._rejected_in_a_row
         self._not_sent_in_a_row = self._not_sent_in_a_row + 1 if answer.outcome == "not sent" else 0
+        if answer.outcome != "throttled":
+            self._throttled_since = None
         self.pace.heard(answer.limit)
         if answer.http_status is not None:
             self.room.answered()
@@ -480,6 +485,7 @@ class Sender:
                 self.room.unanswered(flight.marked_at, at)
             case "throttled":
                 self.pace.pause(answer.retry_after)
+                self._count_throttled(at)
             case "unauthorized":
                 self._fail(
                     NeedsMending(
@@ -492,8 +498,7 @@ class Sender:
             case "rejected":
                 self._count_rejected(answer)
             case "not sent" if self._not_sent_in_a_row >= NOT_SENT_IN_A_ROW:
-                self._come_back_in, self._waits_for = COME_BACK_AFTER_NOTHING, "Attentive cannot be reached"
-                self._halt.set()
+                self._come_back_later("Attentive cannot be reached", COME_BACK_AFTER_NOTHING)
 
     def _delay(self, answer: Answer, attempt: int) -> float:
         """Seconds until the event may leave again, should it have to."""
@@ -514,6 +519,15 @@ class Sender:
         if event_type not in self.ledger.stopped_types:
             log.warning("Attentive refuses %s (%s): its events stay pending in this run.", event_type, answer.error)
             self.ledger.stopped_types.add(event_type)
+
+    def _come_back_later(self, why: str, seconds: float) -> None:
+        self._come_back_in, self._waits_for = seconds, why
+        self._halt.set()
+
+    def _count_throttled(self, at: float) -> None:
+        self._throttled_since = at if self._throttled_since is None else self._throttled_since
+        if at - self._throttled_since >= THROTTLED_SAT_OUT:
+            self._come_back_later("Attentive asked for a pause", COME_BACK_AFTER_NOTHING)
 
     def _count_rejected(self, answer: Answer) -> None:
         self._rejected_in_a_row += 1
