@@ -78,9 +78,16 @@ def settings(server: str, attentive: str, port: int = 8080) -> dict[str, str]:
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": (
             f"postgresql+psycopg2://postgres:@/{METADATA}?host={quote(socket_directory)}"
         ),
+        "no_proxy": _no_proxy(),
         # Airflow's own affairs, yet in every log:
         "PYTHONWARNINGS": "ignore::DeprecationWarning,ignore:Could not import graphviz",
     }
+
+
+def _no_proxy() -> str:
+    """What is reached without the environment's proxy: with what it names itself, this machine, where all this is."""
+    own = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
+    return ",".join(filter(None, [own, "127.0.0.1,localhost"]))
 
 
 def _secret() -> str:

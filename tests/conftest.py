@@ -20,8 +20,8 @@ from tests.floor import Floor
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# Before anything imports Airflow: nobody's own Airflow has a say in the tests, nor they in it.
-for name in [name for name in os.environ if name.startswith("AIRFLOW")]:
+# Before anything imports Airflow: nobody's own Airflow has a say in the tests, nor they in it; nor has a proxy.
+for name in [name for name in os.environ if name.startswith("AIRFLOW") or name.lower().endswith("_proxy")]:
     del os.environ[name]
 _home = tempfile.TemporaryDirectory(prefix="la-home-")
 os.environ |= {
