@@ -78,6 +78,12 @@ def test_a_database_that_can_only_be_read_is_told_in_one_line(ledger: str) -> No
         db.connect(ledger)
 
 
+def test_a_pooler_that_takes_no_settings_is_a_persons_matter() -> None:
+    told = db.unreachable(psycopg.OperationalError("connection failed: FATAL:  unsupported startup parameter: options"))
+    assert isinstance(told, NeedsMending)
+    assert "a pooler such as PgBouncer" in str(told)
+
+
 def test_a_transaction_may_last_whatever_is_set_for_others(ledger: str) -> None:
     with psycopg.connect(ledger) as server:
         if server.info.server_version < db.HAS_TRANSACTION_TIMEOUT:

@@ -144,6 +144,11 @@ def unreachable(error: psycopg.OperationalError) -> Exception:
             f"The database of connection {CONNECTION_ID} refused the log-in, or has no such role or database: "
             "mend the connection's host, login, password or schema (the database's name)."
         )
+    if "unsupported startup parameter" in str(error):
+        return NeedsMending(
+            f"Between us and the database of connection {CONNECTION_ID} is a pooler such as PgBouncer, which does not "
+            "take what our sessions set: name PostgreSQL's own host and port in the connection."
+        )
     return DatabaseAway(f"The database of connection {CONNECTION_ID} cannot be reached: is it up, and its host right?")
 
 
