@@ -574,14 +574,15 @@ def since_epoch(value: Any) -> datetime | None:
 
 SESSION = {
     "postgresql": (
-        "SELECT set_config('TimeZone', :zone, false), set_config('DateStyle', 'ISO', false), "
-        "set_config('idle_in_transaction_session_timeout', '0', false)"
+        "SELECT set_config('TimeZone', :zone, false), set_config('DateStyle', 'ISO', false), (SELECT "
+        "set_config(name, '0', false) FROM pg_settings WHERE name = 'idle_in_transaction_session_timeout')"
     ),
     "duckdb": "SET TimeZone = :zone",
     "snowflake": "ALTER SESSION SET TIMEZONE = :zone",
 }
 """What a session is told, so that a time without a zone is the shop's where it is compared with others, psycopg can
-read what a server with another DateStyle sends, and a server waits while the beginning of a large table is applied."""
+read what a server with another DateStyle sends, and a server that bounds idle transactions waits while the beginning of
+a large table is applied."""
 
 
 def _set_up(connection: sa.Connection, zone: str) -> None:
