@@ -8,6 +8,7 @@ import pytest
 
 from loop_attentive import backfill, mirror
 from loop_attentive.backfill import Range
+from loop_attentive.backfill_operators import range_of
 from loop_attentive.decisions import Asker
 from loop_attentive.errors import NeedsMending
 from loop_attentive.settings import Shop
@@ -256,6 +257,12 @@ def test_many_lines_are_cut_and_their_sum_is_told(shop: Floor) -> None:
 def test_what_makes_no_sense_is_refused_in_one_line(shop: Floor, wanted: Range, told: str) -> None:
     with pytest.raises(NeedsMending, match=told):
         preview(shop, wanted)
+
+
+@pytest.mark.parametrize(("first", "last"), [("0001-01-01", "2026-03-01"), ("2026-03-01", "9999-12-31")])
+def test_a_day_at_the_end_of_calendars_is_refused_in_one_line(first: str, last: str) -> None:
+    with pytest.raises(NeedsMending, match="where calendars end"):
+        range_of({"params": {"from": first, "to": last, "events": None}})
 
 
 def test_a_plan_that_dies_half_way_leaves_nothing(shop: Floor, monkeypatch: pytest.MonkeyPatch) -> None:

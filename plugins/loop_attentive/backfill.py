@@ -27,6 +27,8 @@ EXAMPLES = 10
 MOST_LINES = 60
 """Lines of a table that people are shown; audit_plan has them all."""
 
+ONE_DAY = timedelta(days=1)
+
 VERDICTS = {"pending": "new", "expired": "late"}
 """What a state is called of an event that the ledger does not hold yet; the others by their own name."""
 
@@ -38,6 +40,13 @@ class Range:
     first: date
     last: date
     events: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        for day in (self.first, self.last):
+            if not date.min + 2 * ONE_DAY <= day <= date.max - 2 * ONE_DAY:
+                raise NeedsMending(
+                    f"The range of dates goes to {day}, where calendars end: name a day of a real range."
+                )
 
     def check(self, shop: Shop, now: datetime) -> None:
         """Raises NeedsMending for what makes no sense, in one line."""
@@ -54,7 +63,7 @@ class Range:
     def window(self, shop: Shop) -> tuple[datetime, datetime]:
         """From the first day's midnight to the one after the last day, UTC."""
         midnight = time(tzinfo=shop.zone)
-        first, after = self.first, self.last + timedelta(days=1)
+        first, after = self.first, self.last + ONE_DAY
         return datetime.combine(first, midnight).astimezone(UTC), datetime.combine(after, midnight).astimezone(UTC)
 
 
