@@ -21,8 +21,8 @@ demo: .venv/installed ## the whole pipeline on a made-up warehouse; ONCE=1: end 
 loop: .venv/installed ## a stand-in for Loop's API with a made-up shop's returns, to try loop_attentive_sync on
 	@$(VENV) -m sandbox loop
 
-test: .venv/installed-dev ## every test but the long ones; ARGS="-k pace": some of them
-	@$(VENV) -m pytest -m "not long" $(ARGS)
+test: .venv/installed-dev ## every test but the long ones, by two processes; ARGS="-k pace": some of them
+	@$(VENV) -m pytest -m "not long" -p tests.by_file -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-long: .venv/installed-dev ## the tests that take minutes
 	@$(VENV) -m pytest -m long $(ARGS)
