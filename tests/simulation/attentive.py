@@ -99,7 +99,6 @@ class Attentive:
         arrived: Callable[[Request], None],
     ) -> None:
         self.requests: list[Request] = []
-        self.connecting: dict[Process, int] = {}
         self._loop = loop
         self._weather = weather
         self._rng = rng
@@ -110,19 +109,15 @@ class Attentive:
         self._weather = weather
 
     async def connect(self, process: Process) -> None:
-        self.connecting[process] = self.connecting.get(process, 0) + 1
-        try:
-            await process.reaches("connecting")
-            weather = self._weather
-            how = ""
-            if self._loop.time() < weather.until and self._rng.random() < weather.connecting_share:
-                how = self._rng.choice(weather.connecting)
-            await asyncio.sleep({SLOW: self._rng.uniform(0.5, 9.5), NEVER: 60.0}.get(how, weather.latency / 2))
-            if how == REFUSED:
-                raise ConnectionRefusedError(111, "refused (made up)")
-            await process.reaches("connected")
-        finally:
-            self.connecting[process] -= 1
+        await process.reaches("connecting")
+        weather = self._weather
+        how = ""
+        if self._loop.time() < weather.until and self._rng.random() < weather.connecting_share:
+            how = self._rng.choice(weather.connecting)
+        await asyncio.sleep({SLOW: self._rng.uniform(0.5, 9.5), NEVER: 60.0}.get(how, weather.latency / 2))
+        if how == REFUSED:
+            raise ConnectionRefusedError(111, "refused (made up)")
+        await process.reaches("connected")
 
     def wire(self, process: Process, protocol: Any) -> "Wire":
         return Wire(self._loop, self, process, protocol)

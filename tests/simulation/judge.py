@@ -17,9 +17,8 @@ from tests.sending import busiest_second
 from tests.simulation.attentive import Request
 from tests.simulation.clockwork import Process, Violation
 
-IN_HAND_SECONDS = 0.15 * 4 / 3
-"""Of marked events a killed sender leaves no more in doubt than leave in so many seconds (docs/architecture.md): in the
-0.15 that permits are taken ahead, and a third more while the pace makes up for a standstill."""
+AHEAD_SECONDS = 0.3
+"""Of what has not left, a killed sender leaves no more in doubt than leaves in so much time (docs/architecture.md)."""
 
 UNSETTLED_SECONDS = 0.25
 """Nor answers that came longer ago than this, while its database answers."""
@@ -160,19 +159,16 @@ class Judge:
         gap = request.at - earlier.at
         must(gap >= RESEND_AFTER.total_seconds() - 1, f"{name} was sent again after {gap:.1f} s")
 
-    def killed(self, process: Process, connecting: int, at: float) -> None:
-        """What a process leaves in doubt when it is killed: what was on its way, and little more.
-
-        connecting: how many of its requests wait for a connection to be opened. at: the loop's time.
-        """
+    def killed(self, process: Process, at: float) -> None:
+        """What a process leaves in doubt that is killed at this loop's time: what was on its way, and little more."""
         sending = self._all(
             "SELECT event_id::text AS id, attempt FROM event JOIN attempt AS a USING (event_id) "
             "WHERE shop = %(shop)s AND status = 'sending' AND attempt = attempts AND map_index = %(number)s",
             number=process.number,
         )
         names = {(row["id"], row["attempt"]) for row in sending}
-        ahead = len(names - process.written) - connecting
-        most = math.ceil(self._limit * IN_HAND_SECONDS) + 1
+        ahead = len(names - process.written)
+        most = math.ceil(self._limit * AHEAD_SECONDS)
         if ahead > most:
             self.broken.append(f"process {process.number} was killed with {ahead} marked events, more than {most}")
         late = [
