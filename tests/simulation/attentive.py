@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 from contextvars import Context, ContextVar
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from tests.simulation.clockwork import Process, VirtualLoop
@@ -60,9 +61,13 @@ REFUSED, SLOW, NEVER = "refused", "slow", "never"
 
 @dataclass
 class Request:
-    """One request that arrived. at: the loop's time. attempt: of the ledger. answered_at: when its client heard."""
+    """One request that arrived. at: the loop's time. distance: seconds of its way, as the weather was when it left.
+
+    attempt: of the ledger. answered_at: when its client heard.
+    """
 
     at: float
+    distance: float
     event: dict[str, Any]
     attempt: int
     process: Process
@@ -99,6 +104,7 @@ class Attentive:
         arrived: Callable[[Request], None],
     ) -> None:
         self.requests: list[Request] = []
+        self.connecting: dict[Process, int] = {}
         self._loop = loop
         self._weather = weather
         self._rng = rng
@@ -109,24 +115,32 @@ class Attentive:
         self._weather = weather
 
     async def connect(self, process: Process) -> None:
-        await process.reaches("connecting")
-        weather = self._weather
-        how = ""
-        if self._loop.time() < weather.until and self._rng.random() < weather.connecting_share:
-            how = self._rng.choice(weather.connecting)
-        await asyncio.sleep({SLOW: self._rng.uniform(0.5, 9.5), NEVER: 60.0}.get(how, weather.latency / 2))
-        if how == REFUSED:
-            raise ConnectionRefusedError(111, "refused (made up)")
-        await process.reaches("connected")
+        self.connecting[process] = self.connecting.get(process, 0) + 1
+        try:
+            await process.reaches("connecting")
+            weather = self._weather
+            how = ""
+            if self._loop.time() < weather.until and self._rng.random() < weather.connecting_share:
+                how = self._rng.choice(weather.connecting)
+            await asyncio.sleep({SLOW: self._rng.uniform(0.5, 9.5), NEVER: 60.0}.get(how, weather.latency / 2))
+            if how == REFUSED:
+                raise ConnectionRefusedError(111, "refused (made up)")
+            await process.reaches("connected")
+        finally:
+            self.connecting[process] -= 1
 
     def wire(self, process: Process, protocol: Any) -> "Wire":
         return Wire(self._loop, self, process, protocol)
 
-    def way_there(self) -> float:
-        return self._weather.latency / 2 + self._rng.uniform(0, JITTER)
+    @property
+    def distance(self) -> float:
+        return self._weather.latency / 2
 
-    def receive(self, wire: "Wire", event: dict[str, Any], attempt: int) -> None:
-        request = Request(self._loop.time(), event, attempt, wire.process, self._fate())
+    def delay(self) -> float:
+        return self._rng.uniform(0, JITTER)
+
+    def receive(self, wire: "Wire", event: dict[str, Any], attempt: int, distance: float) -> None:
+        request = Request(self._loop.time(), distance, event, attempt, wire.process, self._fate())
         self.requests.append(request)
         self._tell(f"{request.event_id[:8]} attempt {attempt} of process {wire.process.number}: {request.fate.name}")
         self._arrived(request)
@@ -174,9 +188,11 @@ class Wire(asyncio.Transport):
         head, blank, body = self._written.partition(b"\r\n\r\n")
         if blank and len(body) >= _content_length(head):
             self._written = b""
-            self._last_arrival = max(self._last_arrival, self._loop.time() + self._server.way_there())
+            distance = self._server.distance
+            self._last_arrival = max(self._last_arrival, self._loop.time() + distance + self._server.delay())
             event, attempt = json.loads(body), ATTEMPT.get()
-            self._loop.call_at(self._last_arrival, self._server.receive, self, event, attempt, context=Context())
+            arrives = partial(self._server.receive, self, event, attempt, distance)
+            self._loop.call_at(self._last_arrival, arrives, context=Context())
             self.process.written.add((event["externalEventId"], attempt))
             self.process.hit("written")
 

@@ -337,7 +337,7 @@ class Schedule:
         return process
 
     def _killed(self, process: Process) -> None:
-        self._judge.killed(process, self._loop.time())
+        self._judge.killed(process, self._attentive.connecting.get(process, 0), self._loop.time())
         self._judge.silenced.add(process.number)
 
     async def _ended(self, process: Process) -> None:
