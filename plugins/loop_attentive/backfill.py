@@ -44,9 +44,7 @@ class Range:
     def __post_init__(self) -> None:
         for day in (self.first, self.last):
             if not date.min + 2 * ONE_DAY <= day <= date.max - 2 * ONE_DAY:
-                raise NeedsMending(
-                    f"The range of dates goes to {day}, where calendars end: name a day of a real range."
-                )
+                raise NeedsMending(f"The range of dates goes to {day}, where calendars end: name another day.")
 
     def check(self, shop: Shop, now: datetime) -> None:
         """Raises NeedsMending for what makes no sense, in one line."""
