@@ -139,3 +139,10 @@ def test_the_command(database: str, tmp_path: Path) -> None:
     missing = run(tmp_path)
     assert missing.stderr.startswith("There is no connection loop_attentive_db: ")
     assert missing.returncode == 1
+
+
+def test_the_locale_has_no_say_in_what_is_read(database: str) -> None:
+    of_seven_bits = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": "plugins"}
+    code = "import sys; from loop_attentive.migrate import migrate; migrate(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", code, database], env={**os.environ, **of_seven_bits}, check=True)
+    check(database)

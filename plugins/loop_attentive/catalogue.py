@@ -47,7 +47,7 @@ class EventType:
     @property
     def meaning(self) -> str:
         """What qualifies, and why: the sentence that heads its SQL file."""
-        lines = self.sql_file.read_text().splitlines()
+        lines = self.sql_file.read_text(encoding="utf-8").splitlines()
         return " ".join(
             line.removeprefix("--").strip() for line in takewhile(lambda line: line.startswith("--"), lines)
         )

@@ -79,7 +79,7 @@ class Connector(BaseModel):
 
 @cache
 def connector(name: str) -> Connector:
-    return Connector.model_validate(yaml.safe_load((SOURCES / name / "connector.yaml").read_text()))
+    return Connector.model_validate(yaml.safe_load((SOURCES / name / "connector.yaml").read_text(encoding="utf-8")))
 
 
 def why_off(shop: Shop, event: EventType) -> str | None:
@@ -306,7 +306,7 @@ class Layout:
     def _fitted(self, file: Path | None) -> exp.Query | None:
         if file is None:
             return None
-        query = sqlglot.parse_one(file.read_text(), read=WRITTEN_IN)
+        query = sqlglot.parse_one(file.read_text(encoding="utf-8"), read=WRITTEN_IN)
         for table, columns in _named(cast(exp.Query, query)):
             self.wanted.setdefault(table, set()).update(columns)
         return fit(cast(exp.Query, query), self._resolve)
@@ -363,7 +363,7 @@ class Layout:
         if not path.exists():
             return None
         where = f"include/sql/shops/{self.shop.name}/{file}"
-        text = path.read_text().strip().rstrip(";").replace("{schema}", self.shop.source_schema)
+        text = path.read_text(encoding="utf-8").strip().rstrip(";").replace("{schema}", self.shop.source_schema)
         found = self.columns_of(f"SELECT * FROM (\n{text}\n) AS own WHERE 1 = 0", where)  # noqa: S608
         if found is None:
             raise NeedsMending(f"{where} does not run in the warehouse: try it there, as the connection's user.")

@@ -51,7 +51,7 @@ LIBPQ_OPTIONS = frozenset(
 @cache
 def sql(name: str) -> str:
     """The text of include/sql/<name>.sql."""
-    return (INCLUDE / "sql" / f"{name}.sql").read_text()
+    return (INCLUDE / "sql" / f"{name}.sql").read_text(encoding="utf-8")
 
 
 def copy(cur: psycopg.Cursor[Any], table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -48,7 +48,7 @@ LONGEST_LOOK = timedelta(hours=3)
 
 
 def rule_doc(event: EventType) -> str:
-    return f"**{event.name}.** {event.meaning}\n\n```sql\n{event.sql_file.read_text()}```"
+    return f"**{event.name}.** {event.meaning}\n\n```sql\n{event.sql_file.read_text(encoding='utf-8')}```"
 
 
 def synced_returns(shop: Shop) -> Asset:
