@@ -24,6 +24,9 @@ from sandbox.warehouse import create, fill
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
+OWN_LEDGER = "AIRFLOW_CONN_LOOP_ATTENTIVE_DB"
+OWN_METADATA = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
+
 
 def main() -> int:
     for number in ENDING:
@@ -89,7 +92,7 @@ def picture() -> int:
 def migrate_to(revision: str = "head") -> int:
     """Migrate the database of the connection loop_attentive_db, or the sandbox's when there is no such variable."""
     command_line = [sys.executable, "-m", "loop_attentive.migrate", "--to", revision]
-    if "AIRFLOW_CONN_LOOP_ATTENTIVE_DB" in os.environ:
+    if _is_own_ledger():
         return run(command_line, {"AIRFLOW_HOME": str(HOME / "airflow")} | os.environ)
     with postgres(HOME / "pg") as server:
         prepare(server)
@@ -99,7 +102,7 @@ def migrate_to(revision: str = "head") -> int:
 def on_ledger(module: str, options: list[str]) -> int:
     """Run a module of the project on the ledger of the connection loop_attentive_db, or on the sandbox's."""
     command_line = [sys.executable, "-m", f"loop_attentive.{module}", *options]
-    if "AIRFLOW_CONN_LOOP_ATTENTIVE_DB" in os.environ:
+    if _is_own_ledger():
         return run(command_line, {"AIRFLOW_HOME": str(HOME / "airflow")} | os.environ)
     with postgres(HOME / "pg") as server, standin() as attentive:
         prepare(server)
@@ -108,16 +111,33 @@ def on_ledger(module: str, options: list[str]) -> int:
         return run(command_line, settings(server, attentive) | os.environ)
 
 
+def _is_own_ledger() -> bool:
+    """Whether the environment names a ledger; says so where it does not."""
+    if OWN_LEDGER in os.environ:
+        return True
+    print(
+        f"{OWN_LEDGER} is not set: the sandbox's ledger and warehouse stand in, and yours stay as they are. "
+        "A connection in Airflow's UI is not seen here.",
+        file=sys.stderr,
+    )
+    return False
+
+
 def airflow(arguments: list[str]) -> int:
-    """Run an Airflow command in the sandbox; what the environment already sets wins over the sandbox's settings."""
+    """Run an Airflow command in the sandbox; what the environment already sets wins over the sandbox's settings.
+
+    Whoever brings Airflow's database brings the connections in it: there the sandbox's would hide them.
+    """
     with postgres(HOME / "pg") as server, standin() as attentive:
         prepare(server)
         migrate(make_conninfo(server, dbname=LEDGER))
         _fill(server)
         port = int(os.environ.get("AIRFLOW__API__PORT", "8080"))
         ours = settings(server, attentive, port)
-        _tell_of_a_mixture(ours)
-        if "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN" not in os.environ:
+        if OWN_METADATA in os.environ:
+            ours = {name: value for name, value in ours.items() if not name.startswith("AIRFLOW_CONN_")}
+        else:
+            _tell_of_a_mixture(ours)
             _read_dags_for(arguments, ours | os.environ)
         return run(command(*arguments), ours | os.environ)
 

@@ -56,7 +56,7 @@ def test_a_run_is_told_of_once_in_numbers_and_names(
         "- 3 Loop Return Created: more than max_events_per_run (bound 2)",
     ]
     assert "Approve or discard them under Required Actions of DAG loop_attentive_resolve; or trigger it" in message
-    assert "with state held and of_run manual__1 for these alone" in message
+    assert "with state held for a part of them" in message
     assert "4155552671" not in message
 
 

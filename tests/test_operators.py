@@ -19,6 +19,7 @@ from loop_attentive import people, settings
 from loop_attentive.attentive import AttentiveHook, account
 from loop_attentive.errors import NeedsMending
 from loop_attentive.operators import (
+    AuditOperator,
     LookOperator,
     QualifyOperator,
     SendOperator,
@@ -27,7 +28,7 @@ from loop_attentive.operators import (
     warehouse_engine,
 )
 from loop_attentive.settings import Shop
-from tests.floor import T0, Floor
+from tests.floor import DAY, HOUR, T0, Floor
 
 PHONE = "+14155552671"
 
@@ -127,6 +128,82 @@ def test_a_sender_tells_of_the_account_for_every_shop_of_its_connection(
     asyncio.run(operator.deliver(CONTEXT))
     accounts = dict(floor.conn.execute("SELECT shop, account FROM shop").fetchall())
     assert accounts == {"default": ACCOUNT, "same": ACCOUNT, "other": None}
+
+
+# ── What a run says of itself ───────────────────────────────────────────────
+
+
+def the_run(floor: Floor, *names: str, at: datetime, window: tuple[datetime, datetime] | None = None) -> None:
+    """A run of some rules, which is the one of CONTEXT."""
+    floor.conn.execute("UPDATE run SET dag_id = 'before' WHERE dag_id = 'd'")
+    floor.qualify(floor.look(at, whole=window is not None), *names, window=window)
+    floor.conn.execute("UPDATE run SET dag_id = 'd', run_id = 'r' WHERE run_key = (SELECT max(run_key) FROM run)")
+
+
+def audit_of(floor: Floor, *names: str, failed: str | None = None) -> None:
+    tasks = {"r": {"extract": "success"} | ({failed: "failed"} if failed else {})}
+    task = SimpleNamespace(get_task_states=lambda **_: tasks)
+    AuditOperator(task_id="audit", shop="default", event_types=list(names)).step(
+        CONTEXT | {"ti": task}, floor.conn, floor.shop
+    )
+
+
+CREATED = "Loop Return Created"
+
+
+def test_a_run_that_leaves_events_says_how_many_and_succeeds(floor: Floor, capsys: pytest.CaptureFixture[str]) -> None:
+    floor.start()
+    for return_id in ("1", "2", "3"):
+        floor.ret(return_id, created_at=T0 + HOUR / 2)
+    floor.ret("4", created_at=T0 + HOUR / 2, customer_phone=None)
+    the_run(floor, CREATED, at=T0 + HOUR)
+    floor.conn.execute("UPDATE event SET status = 'held', reason = 'more than usual' WHERE return_id = '2'")
+    floor.conn.execute("UPDATE event SET status = 'unknown', reason = 'no answer' WHERE return_id = '3'")
+    audit_of(floor, CREATED)
+    assert "Left for later: 1 pending, 1 held, 1 unknown." in capsys.readouterr().out
+
+
+def test_a_run_that_does_not_add_up_fails(floor: Floor) -> None:
+    floor.start()
+    floor.ret("1", created_at=T0)
+    the_run(floor, CREATED, at=T0 + HOUR)
+    floor.conn.execute("DELETE FROM event")
+    with pytest.raises(AirflowFailException, match=r"^The run does not add up: .*Loop Return Created"):
+        audit_of(floor, CREATED)
+
+
+def test_a_run_that_adds_up_fails_where_a_step_did(floor: Floor) -> None:
+    floor.start()
+    the_run(floor, CREATED, at=T0 + HOUR)
+    with pytest.raises(AirflowFailException, match=r"^Failed before: qualify\.return_created; their logs say why"):
+        audit_of(floor, CREATED, failed="qualify.return_created")
+
+
+def test_a_backfilled_interval_says_what_it_cannot_hold_and_what_could_be_released(
+    floor: Floor, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes = "Loop Return Status Updated"
+    floor.start()
+    floor.ret("1", created_at=T0 - DAY)
+    the_run(floor, CREATED, changes, at=T0 + HOUR, window=(T0 - 2 * DAY, T0))
+    audit_of(floor, CREATED, changes)
+    said = capsys.readouterr().out
+    assert f"Of {changes} only what a look has seen can be found: the source keeps no history." in said
+    assert f"Of this interval loop_attentive_resolve could release:\n        1 {CREATED}: suppressed (baseline)" in said
+
+
+def test_a_rule_that_a_stale_source_keeps_from_being_judged_says_so(
+    connections: None, floor: Floor, capsys: pytest.CaptureFixture[str]
+) -> None:
+    floor.start()
+    floor.settings(freshness_hours=26)
+    floor.ret("1", created_at=T0 - 22 * DAY, labels_enabled=True, synced_at=T0)
+    floor.label("1", status="new", synced_at=T0)
+    expiring = "Loop Return Expiring"
+    the_run(floor, CREATED, at=T0 + 3 * DAY)
+    QualifyOperator(task_id="expiring", shop="default", event_type=expiring).step(CONTEXT, floor.conn, floor.shop)
+    assert "Not judged: returns or labels were last synced at 2026-03-01T12:00:00" in capsys.readouterr().out
+    assert floor.one("SELECT count(*) FROM event WHERE event_type = %s", [expiring]) == (0,)
 
 
 # ── What an error tells ─────────────────────────────────────────────────────

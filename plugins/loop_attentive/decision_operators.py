@@ -115,7 +115,10 @@ class AskOperator(TriggerDagRunOperator):
         with told_once(), ledger() as conn:
             held = decisions.unasked(conn, settings.load()[self.shop])
             if not held:
-                raise AirflowSkipException("Nothing is held that nobody has been asked about.")
+                raise AirflowSkipException(
+                    "Nobody needs to be asked: no run of the last day has held an event, or a question is open, or all "
+                    "that is held has been asked about."
+                )
             if context["ti"].get_dag(self.trigger_dag_id).is_paused:  # it would keep the question to itself
                 raise NeedsMending(
                     f"{held} events are held, and {self.trigger_dag_id}, which would ask what to do with them, is "

@@ -48,9 +48,8 @@ def text(shop: Shop, dag_id: str, run_id: str, held: Sequence[Held], ui: str = "
             *lines,
             f"Approve or discard them under Required Actions of DAG {shop.resolve_dag}"
             + (f", {ui.rstrip('/')}/dags/{shop.resolve_dag}/required_actions" if ui else "")
-            + f"; or trigger it with state held and of_run {run_id} for these alone. docs/guard.md says how to tell an "
-            "accident from a busy hour. Until then they wait, and those that speak of something that happened expire "
-            "after 24 hours.",
+            + "; or trigger it with state held for a part of them. docs/guard.md says how to tell an accident from a "
+            "busy hour. Until then they wait, and those that speak of something that happened expire after 24 hours.",
         ]
     )
 

@@ -82,8 +82,8 @@ def start(
 
 def shopify(schema: str, at: datetime, available: int) -> Tables:
     """An order with its customer, and a variant in two places, as each connector lands them."""
-    if schema == "airbyte":
-        stamp: Row = {"_airbyte_extracted_at": at}
+    if "airbyte" in schema:
+        stamp: Row = {"_airbyte_emitted_at" if schema == "old airbyte" else "_airbyte_extracted_at": at}
         return {
             "shopify.orders": [{"id": 71, "name": "#2", "email": "Ann@Example.com", "phone": ""} | stamp],
             "shopify.customers": [{"id": 81, "email": "ann@example.com", "phone": "+14155552672"} | stamp],
@@ -115,14 +115,14 @@ def shopify(schema: str, at: datetime, available: int) -> Tables:
     }
 
 
-@pytest.mark.parametrize("schema", ["rest", "graphql", "airbyte"])
+@pytest.mark.parametrize("schema", ["rest", "graphql", "airbyte", "old airbyte"])
 def test_contacts_and_stock_are_read_from_each_of_shopifys_schemas(
     floor: Floor, warehouse: sa.Engine, schema: str
 ) -> None:
     floor.settings(
         connector="dlt",
         schema="land",
-        shopify={"schema": "shopify", "connector": "airbyte" if schema == "airbyte" else "fivetran"},
+        shopify={"schema": "shopify", "connector": "airbyte" if "airbyte" in schema else "fivetran"},
     )
     floor.engine = warehouse
     land(warehouse, returns("dlt", ret("dlt", 1, T0 - HOUR)))
@@ -138,6 +138,30 @@ def test_contacts_and_stock_are_read_from_each_of_shopifys_schemas(
     land(warehouse, shopify(schema, T0 + 9 * HOUR, 3))
     [resolved] = floor.run(T0 + 10 * HOUR)
     assert (resolved.event_type, resolved.occurred_at) == ("Loop Out Of Stock Resolved", T0 + 9 * HOUR)
+
+
+@pytest.mark.parametrize("schema", ["rest", "graphql", "airbyte", "old airbyte"])
+def test_a_contact_that_lands_hours_after_its_return_makes_its_events(
+    floor: Floor, warehouse: sa.Engine, schema: str
+) -> None:
+    floor.settings(
+        connector="dlt",
+        schema="land",
+        shopify={"schema": "shopify", "connector": "airbyte" if "airbyte" in schema else "fivetran"},
+    )
+    floor.engine = warehouse
+    tables = shopify(schema, T0 - DAY, 0)
+    orders = "shopify.orders" if "airbyte" in schema else "shopify.order"
+    of_another = {orders: [row | {"id": 70, "name": "#9"} for row in tables[orders]]}
+    land(warehouse, returns("dlt", ret("dlt", 1, T0 - HOUR)) | tables | of_another)
+    floor.run(T0)
+    late = ret("dlt", 2, T0 + HOUR, provider_order_id="71", customer=None)
+    land(warehouse, returns("dlt", late, ret("dlt", 3, T0 + 6 * HOUR)))
+    assert [event.reason for event in floor.run(T0 + 7 * HOUR) if event.return_id == "2"] == ["no recipient"]
+    land(warehouse, shopify(schema, T0 + 8 * HOUR, 0))
+    at = T0 + 9 * HOUR
+    floor.look(at)
+    assert floor.judge_again(at) == 1
 
 
 @pytest.mark.parametrize("zone", ["America/Los_Angeles", "Asia/Tokyo"])

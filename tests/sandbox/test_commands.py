@@ -1,5 +1,6 @@
 """What the Makefile runs, in a place where nothing has run before."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,13 +10,34 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
+def sandbox(*arguments: str, given: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "sandbox", *arguments],
+        check=False, cwd=ROOT, capture_output=True, text=True, input=given, env=os.environ | environment,
+    )  # fmt: skip
+
+
 @pytest.mark.long
 def test_airflow_knows_the_dags_at_once() -> None:
     """No dag-processor has read them, nor will one: it is the first command in a clean clone."""
-    done = subprocess.run(
-        [sys.executable, "-m", "sandbox", "airflow", "dags", "list", "--output", "plain"],
-        check=False, cwd=ROOT, capture_output=True, text=True,
-    )  # fmt: skip
+    done = sandbox("airflow", "dags", "list", "--output", "plain")
     assert done.returncode == 0, done.stderr
     for dag_id in ("loop_attentive_hourly", "loop_attentive_daily", "loop_attentive_backfill"):
         assert dag_id in done.stdout
+
+
+def test_forget_says_when_the_sandbox_stands_in_for_ones_own_ledger(tmp_path: Path) -> None:
+    """Else somebody whose connections are in Airflow's UI believes that people are forgotten who are not."""
+    done = sandbox("forget", given="+14155552671", SANDBOX_HOME=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "1 contacts given" in done.stdout
+    assert done.stderr.startswith("AIRFLOW_CONN_LOOP_ATTENTIVE_DB is not set: the sandbox's ledger")
+
+
+@pytest.mark.parametrize("command", ["migrate", "forget"])
+def test_a_command_that_knows_ones_own_ledger_keeps_to_it(tmp_path: Path, command: str) -> None:
+    own = "postgres://nobody@127.0.0.1:1/nowhere"
+    done = sandbox(command, SANDBOX_HOME=str(tmp_path), AIRFLOW_CONN_LOOP_ATTENTIVE_DB=own)
+    assert done.returncode == 1
+    assert "The database of connection loop_attentive_db cannot be reached" in done.stderr
+    assert "sandbox" not in done.stderr

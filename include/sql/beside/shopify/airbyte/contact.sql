@@ -4,12 +4,15 @@ SELECT
     CAST(o.id AS TEXT) AS order_id, CAST(o.name AS TEXT) AS order_name,
     COALESCE(NULLIF(TRIM(CAST(o.email AS TEXT)), ''), NULLIF(TRIM(CAST(o.contact_email AS TEXT)), '')) AS email,
     COALESCE(NULLIF(TRIM(c.phone), ''), NULLIF(TRIM(CAST(o.phone AS TEXT)), '')) AS phone,
-    CASE WHEN c.synced_at > o._airbyte_extracted_at THEN c.synced_at ELSE o._airbyte_extracted_at END AS synced_at
+    CASE
+        WHEN c.synced_at > COALESCE(o._airbyte_extracted_at, o._airbyte_emitted_at) THEN c.synced_at
+        ELSE COALESCE(o._airbyte_extracted_at, o._airbyte_emitted_at)
+    END AS synced_at
 FROM shopify.orders AS o
 LEFT JOIN (
     SELECT
         LOWER(TRIM(CAST(k.email AS TEXT))) AS email, MIN(CAST(k.phone AS TEXT)) AS phone,
-        MIN(k._airbyte_extracted_at) AS synced_at
+        MIN(COALESCE(k._airbyte_extracted_at, k._airbyte_emitted_at)) AS synced_at
     FROM shopify.customers AS k
     GROUP BY LOWER(TRIM(CAST(k.email AS TEXT)))
     HAVING COUNT(*) = 1
