@@ -140,20 +140,42 @@ def test_a_throttled_event_goes_out_in_the_same_delivery(book: Book) -> None:
     assert result.counts == {"throttled": 1, "accepted": 1}
 
 
-def test_who_asks_for_short_pauses_only_is_come_back_to_later(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("faults", "waits_for", "seconds"),
+    [
+        ([Fault(status=429, retry_after=1)], "Attentive asked for a pause", 20),
+        ([Fault(status=500)], "Attentive fails", 20),
+        ([Fault(status=500, count=5), Fault(status=429, retry_after=1)], "Attentive asked for a pause", 20),
+        ([Fault(kind="silence", accepts=True)], "Attentive does not answer", 800),
+    ],
+    ids=["429", "500", "500 among 429", "silence"],
+)
+def test_who_gets_nothing_done_is_come_back_to_later(
+    book: Book, monkeypatch: pytest.MonkeyPatch, faults: list[Fault], waits_for: str, seconds: int
+) -> None:
     """The task would hold its slot, and the shop's next run would wait, until the last event has expired."""
-    monkeypatch.setattr(delivery, "THROTTLED_SAT_OUT", 2.0)
-    book.add_many(20)
+    monkeypatch.setattr(delivery, "FRUITLESS_SAT_OUT", 2.0)
+    book.add_many(1000)
 
     async def story(standin: Standin, sending: Sending) -> None:
-        standin.faults.append(Fault(status=429, retry_after=1))
-        async with asyncio.timeout(20):
+        standin.faults += faults
+        sending.read_timeout = 1.0
+        async with asyncio.timeout(30):
             result = await sending(patience=15)
-        assert (result.pending, result.waits_for) == (20, "Attentive asked for a pause")
+        assert result.waits_for == waits_for
+        assert result.pending > 100
         assert result.come_back_at
-        assert result.come_back_at > book.one("SELECT now() + interval '20 seconds'")
+        assert result.come_back_at > book.one("SELECT now() + %(seconds)s * interval '1 second'", seconds=seconds)
 
     tell(book, story)
+    assert book.one("SELECT count(*) FROM event WHERE status = 'unknown'") < (500 if seconds > 20 else 1)
+
+
+def test_who_gets_something_done_is_not_left(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delivery, "FRUITLESS_SAT_OUT", 1.0)
+    book.add_many(600)
+    result, _ = send(book, Fault(status=500, share=0.5), patience=15)
+    assert result.counts["accepted"] >= 500
 
 
 def test_backoff_is_bounded_however_often_it_was_tried(book: Book) -> None:

@@ -58,10 +58,20 @@ LOOK_AGAIN = 0.1
 PAUSE_SAT_OUT = 5.0
 """Seconds; when the account pauses for longer, the sender comes back later instead."""
 
-THROTTLED_SAT_OUT = 60.0
-"""Seconds of answers that all asked for a pause; however short the pauses, the sender comes back later then."""
-
 COME_BACK_AFTER_NOTHING = 30.0
+COME_BACK_AFTER_SILENCE = 900.0
+"""Seconds; each time that a silent Attentive is asked leaves some hundreds of events in doubt."""
+
+FRUITLESS = {
+    "throttled": ("Attentive asked for a pause", COME_BACK_AFTER_NOTHING),
+    "failed": ("Attentive fails", COME_BACK_AFTER_NOTHING),
+    "not sent": ("Attentive cannot be reached", COME_BACK_AFTER_NOTHING),
+    "unknown": ("Attentive does not answer", COME_BACK_AFTER_SILENCE),
+}
+"""Outcomes that get nothing done: what is waited for then, and for how many seconds."""
+
+FRUITLESS_SAT_OUT = 60.0
+"""Seconds without any other outcome; the sender comes back later then, however soon the next event is due."""
 
 FIRST_BACKOFF, LONGEST_BACKOFF = 2.0, 300.0
 SHORTEST_DELAY = 1.0
@@ -160,7 +170,7 @@ class Room:
     """How many requests may be under way at once.
 
     Enough for the pace at some seconds of latency. It shrinks when answers fail to come and grows again with those
-    that do: when Attentive falls silent, some dozens of events end in doubt and not the whole backlog.
+    that do: when Attentive falls silent, some hundreds of events end in doubt and not the whole backlog.
     """
 
     def __init__(self) -> None:
@@ -304,7 +314,7 @@ class Sender:
         self._counts: Counter[str] = Counter()
         self._rejected_in_a_row = 0
         self._not_sent_in_a_row = 0
-        self._throttled_since: float | None = None
+        self._fruitless_since: float | None = None
         self._failure: Exception | None = None
         self._come_back_in: float | None = None
         self._waits_for: str | None = None
@@ -475,8 +485,6 @@ class Sender:
         self._answers.append(Settled(event.event_id, attempt, answer, at, self._delay(answer, attempt)))
         self._rejected_in_a_row = 0 if answer.outcome == "accepted" else self._rejected_in_a_row
         self._not_sent_in_a_row = self._not_sent_in_a_row + 1 if answer.outcome == "not sent" else 0
-        if answer.outcome != "throttled":
-            self._throttled_since = None
         self.pace.heard(answer.limit)
         if answer.http_status is not None:
             self.room.answered()
@@ -485,7 +493,6 @@ class Sender:
                 self.room.unanswered(flight.marked_at, at)
             case "throttled":
                 self.pace.pause(answer.retry_after)
-                self._count_throttled(at)
             case "unauthorized":
                 self._fail(
                     NeedsMending(
@@ -497,8 +504,7 @@ class Sender:
                 self._stop_type(event.event_type, answer)
             case "rejected":
                 self._count_rejected(answer)
-            case "not sent" if self._not_sent_in_a_row >= NOT_SENT_IN_A_ROW:
-                self._come_back_later("Attentive cannot be reached", COME_BACK_AFTER_NOTHING)
+        self._count_fruitless(answer, at)
 
     def _delay(self, answer: Answer, attempt: int) -> float:
         """Seconds until the event may leave again, should it have to."""
@@ -524,10 +530,13 @@ class Sender:
         self._come_back_in, self._waits_for = seconds, why
         self._halt.set()
 
-    def _count_throttled(self, at: float) -> None:
-        self._throttled_since = at if self._throttled_since is None else self._throttled_since
-        if at - self._throttled_since >= THROTTLED_SAT_OUT:
-            self._come_back_later("Attentive asked for a pause", COME_BACK_AFTER_NOTHING)
+    def _count_fruitless(self, answer: Answer, at: float) -> None:
+        if answer.outcome not in FRUITLESS:
+            self._fruitless_since = None
+            return
+        self._fruitless_since = at if self._fruitless_since is None else self._fruitless_since
+        if at - self._fruitless_since >= FRUITLESS_SAT_OUT or self._not_sent_in_a_row >= NOT_SENT_IN_A_ROW:
+            self._come_back_later(*FRUITLESS[answer.outcome])
 
     def _count_rejected(self, answer: Answer) -> None:
         self._rejected_in_a_row += 1
