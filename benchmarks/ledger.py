@@ -85,9 +85,7 @@ async def send(conninfo: str, run_key: int) -> int:
                 claimed_all = len(await ledger.claim(wanted, from_the_oldest=not settled)) < wanted
             marked, _ = await ledger.mark(list(ledger.in_hand.values())[:HANDFUL])
             at = time.monotonic()
-            answers.extend(
-                Settled(mark.claimed.event_id, mark.attempt, Answer("accepted", 200), at, 0.0) for mark in marked
-            )
+            answers.extend(Settled(mark, Answer("accepted", 200), at, 0.0) for mark in marked)
         all_marked.set()
 
     async def settle() -> None:

@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from typing import Any
 
+import psycopg
 import pytest
 
 from loop_attentive import db, decisions, runs, switch
@@ -322,6 +323,29 @@ def test_the_last_word_counts_and_a_repeated_task_says_nothing_new(book: Book) -
         "stop",
         "go on",
     ]
+
+
+def test_who_cannot_look_at_the_switch_any_more_stops_and_says_why(book: Book) -> None:
+    lines = 0
+
+    async def line() -> psycopg.AsyncConnection[Any]:
+        nonlocal lines
+        lines += 1
+        if lines > 1:
+            raise psycopg.OperationalError("FATAL:  password authentication failed")
+        return await db.aconnect(book.conninfo, autocommit=True)
+
+    async def story() -> None:
+        stop = asyncio.Event()
+        async with switch.watched(line, "default", stop) as seen:
+            book.run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+                     " AND datname = current_database()")  # fmt: skip
+            async with asyncio.timeout(10):
+                await stop.wait()
+            assert seen.stop is None
+
+    with pytest.raises(NeedsMending, match="refused the log-in"):
+        asyncio.run(story())
 
 
 def test_a_running_sender_stops_within_a_second_and_what_is_left_goes_out_once(book: Book) -> None:

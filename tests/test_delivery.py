@@ -337,6 +337,41 @@ def test_nothing_sent_is_a_retry_and_harms_no_event(book: Book) -> None:
     assert attempts == [{"outcome": "not sent", "error": "connection refused"}]
 
 
+def test_a_run_that_has_sent_comes_back_when_attentive_cannot_be_reached(book: Book) -> None:
+    """It did send: the last of its events wait, and that fails nothing."""
+    book.add()
+
+    async def story(_: Standin, sending: Sending) -> None:
+        await sending()
+        book.add(return_id="2")
+        sending.url = f"http://127.0.0.1:{unused_port()}"
+        result = await sending()
+        assert result.counts == {"not sent": 1}
+        assert (result.pending, result.come_back_at is None) == (1, False)
+
+    tell(book, story)
+
+
+class Breaks(Transport):
+    """Fails before a request leaves, in a way that no answer tells of."""
+
+    async def send(self, event: dict[str, Any], departure: Departure) -> Answer:
+        raise NeedsMending("The password has changed.")
+
+
+def test_what_fails_before_it_leaves_is_pending_again(book: Book) -> None:
+    book.add_many(10)
+    money = book.add(REFUND, "5")
+
+    async def story(_: Standin, sending: Sending) -> None:
+        with pytest.raises(NeedsMending, match="password"):
+            await sending(through=lambda _: Breaks())
+
+    tell(book, story)
+    assert book.states() == {"pending": 11}
+    assert book.attempts(money) == []
+
+
 def test_an_unknown_host_is_not_sent(book: Book) -> None:
     book.add()
 
@@ -870,7 +905,7 @@ def test_answers_of_two_attempts_that_come_together(book: Book) -> None:
             [second], _ = await ledger.mark(await ledger.claim(1, from_the_oldest=True))
             answers = [(first, Answer("accepted", 200)), (second, Answer("rejected", 400, "HTTP 400"))]
             now = time.monotonic()
-            settled = [Settled(event_id, mark.attempt, answer, now, 0.0) for mark, answer in answers]
+            settled = [Settled(mark, answer, now, 0.0) for mark, answer in answers]
             await ledger.settle(settled[::-1], time.monotonic)
             await ledger.settle(settled, time.monotonic)
 
@@ -878,6 +913,76 @@ def test_answers_of_two_attempts_that_come_together(book: Book) -> None:
     assert (book.event(event_id)["status"], book.event(event_id)["http_status"]) == ("accepted", 200)
     assert [attempt["outcome"] for attempt in book.attempts(event_id)] == ["accepted", "rejected"]
     book.check_sums()
+
+
+def test_a_mark_is_taken_back_though_an_earlier_attempt_was_accepted_meanwhile(book: Book) -> None:
+    event_id = book.add()
+
+    async def story() -> None:
+        async with ledger_of(book) as ledger:
+            [first], _ = await ledger.mark(await ledger.claim(1, from_the_oldest=True))
+            book.run("UPDATE event SET lease_until = now() - interval '1 second'")
+            await ledger.claim(1, from_the_oldest=True)
+            in_two_minutes(book)
+            [second], _ = await ledger.mark(await ledger.claim(1, from_the_oldest=True))
+            await ledger.settle([Settled(first, Answer("accepted", 200), time.monotonic(), 0.0)], time.monotonic)
+            await ledger.unmark([second], keep=True)
+
+    asyncio.run(story())
+    event = book.event(event_id)
+    [attempt] = book.attempts(event_id)
+    assert (event["status"], event["attempts"], event["sent_at"]) == ("accepted", 1, attempt["started_at"])
+    assert (event["reason"], event["resend_at"], attempt["outcome"]) == (None, None, "accepted")
+    book.check_sums()
+
+
+def test_a_mark_taken_back_is_not_taken_for_the_next_of_its_number(book: Book) -> None:
+    """The commit that took it back was heard of late: by then the event had been claimed and marked again."""
+    book.add()
+
+    async def story() -> None:
+        async with ledger_of(book) as ledger:
+            [first], _ = await ledger.mark(await ledger.claim(1, from_the_oldest=True))
+            async with await db.aconnect(book.conninfo, autocommit=True) as line:
+                await ledger._unmarking([(first.claimed.event_id, first.attempt, first.sent_at)], False)(line)
+            [second], _ = await ledger.mark(await ledger.claim(1, from_the_oldest=True))
+            assert second.attempt == first.attempt
+            await ledger.unmark([first], keep=False)
+            assert ledger.under_way == {second.claimed.event_id: second}
+            await ledger.unmark([second], keep=False)
+
+    asyncio.run(story())
+    assert book.states() == {"pending": 1}
+
+
+def test_a_server_that_can_only_be_read_for_a_while_is_waited_for(book: Book) -> None:
+    """As a standby that has not been promoted yet, which is reached after a failover: no answer is lost meanwhile."""
+    book.add_many(450)
+
+    def read_only(setting: str) -> None:
+        book.run(f"ALTER SYSTEM SET default_transaction_read_only = {setting}")
+        book.run("SELECT pg_reload_conf()")
+
+    async def story(standin: Standin, sending: Sending) -> None:
+        standin.faults.append(Fault(delay=0.3))
+        running = asyncio.create_task(sending())
+        while len(standin.received) < 150:
+            await asyncio.sleep(0.01)
+        read_only("on")
+        try:
+            arrived = -1
+            while arrived != len(standin.received):
+                arrived = len(standin.received)
+                await asyncio.sleep(1.0)
+            assert not running.done()
+        finally:
+            read_only("off")
+        result = await running
+        assert result.counts == {"accepted": 450}
+        assert len({record.event_id for record in standin.received}) == len(standin.received) == 450
+
+    tell(book, story)
+    assert book.states() == {"accepted": 450}
 
 
 def test_a_large_set_of_answers_costs_no_more_than_many_small_ones(book: Book) -> None:
@@ -892,9 +997,7 @@ def test_a_large_set_of_answers_costs_no_more_than_many_small_ones(book: Book) -
                 while len(marked) < 1500:
                     marked += (await ledger.mark(await ledger.claim(100, from_the_oldest=False)))[0]
                 now = time.monotonic()
-                answers = [
-                    Settled(one.claimed.event_id, one.attempt, Answer("accepted", 200), now, 0.0) for one in marked
-                ]
+                answers = [Settled(mark, Answer("accepted", 200), now, 0.0) for mark in marked]
                 for start in range(0, len(answers), at_once):
                     await ledger.settle(answers[start : start + at_once], time.monotonic)
                 return time.monotonic() - now

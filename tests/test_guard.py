@@ -57,6 +57,21 @@ def states(floor: Floor, event_type: str | None = None) -> dict[tuple[str, str |
     return {(status, reason): count for status, reason, count in rows}
 
 
+def test_what_is_held_is_leased_to_nobody(floor: Floor) -> None:
+    """A sender of another DAG has it in hand: whoever answers the question must not find it in a sender's hands."""
+    floor.start()
+    floor.settings(max_events_per_run=None, max_per_person_per_day=1)
+    floor.ret("1", created_at=T0 + HOUR / 2)
+    floor.label("1", created_at=T0 + HOUR)
+    look = floor.look(T0 + HOUR)
+    run = runs.start(floor.conn, dag_id="tests", run_id="run", shop="default", look=look)
+    qualify.qualify(floor.conn, floor.shop, BY_NAME[LABEL], run, now=look.as_of)
+    floor.conn.execute("UPDATE event SET lease = gen_random_uuid(), lease_until = now() + interval '1 minute'")
+    qualify.qualify(floor.conn, floor.shop, BY_NAME[CREATED], run, now=look.as_of)
+    assert states(floor) == {("pending", None): 1, CROWD: 1}
+    assert floor.one("SELECT count(*) FROM event WHERE status = 'held' AND lease IS NOT NULL") == (0,)
+
+
 # ── The bound of a type ─────────────────────────────────────────────────────
 
 

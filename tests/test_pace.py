@@ -91,6 +91,24 @@ def test_the_smallest_setting_of_the_accounts_shops_counts(ledger: str) -> None:
     assert run(story()) == (30, 100)
 
 
+def test_the_smallest_setting_counts_for_who_begins_at_the_same_moment(ledger: str) -> None:
+    async def story() -> int:
+        await pace_of(ledger, 100).take(1)  # the account is known
+        small, large = pace_of(ledger, 30, shop="small"), pace_of(ledger, 100)
+        async with await db.aconnect(ledger, autocommit=True) as line, asyncio.timeout(20):
+            async with line.transaction():
+                await small._introduce(line)  # not committed yet
+                taking = asyncio.create_task(large.take(1))
+                with connect(ledger) as connection:
+                    waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+                    while connection.execute(waits).fetchone() == (0,):
+                        await asyncio.sleep(0.01)
+            await taking
+        return large.limit
+
+    assert run(story()) == 30
+
+
 def test_a_pause_holds_for_all_workers_and_ends_without_a_burst(ledger: str) -> None:
     async def story() -> tuple[float, list[float]]:
         one, two = pace_of(ledger, 100), pace_of(ledger, 100)

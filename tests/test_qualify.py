@@ -259,6 +259,40 @@ def test_what_is_pending_obeys_a_test_list_and_a_switch_that_came_later(floor: F
     assert floor.outcomes("Loop Label Created") == {"4": ("suppressed", "switched off")}
 
 
+@pytest.mark.parametrize(
+    "forbids",
+    [{"only_recipients": ["+14155550199"]}, {"events_off": [CREATED]}, {"enabled_at": T0 + 2 * HOUR}],
+    ids=lambda settings: next(iter(settings)),
+)
+def test_what_is_unknown_is_not_sent_again_against_the_settings(floor: Floor, forbids: dict[str, Any]) -> None:
+    floor.start()
+    floor.ret("1", created_at=T0 + HOUR, customer_phone="+14155552671", customer_email="ann@example.com")
+    floor.run(T0 + 2 * HOUR, CREATED)
+    floor.conn.execute(
+        "UPDATE event SET status = 'unknown', reason = 'no answer', resend_at = now(), lease = gen_random_uuid()"
+    )
+    state = "SELECT status, reason, resend_at IS NULL, lease, body IS NULL FROM event"
+    floor.settings(only_recipients=["+14155552671", "ann@example.com"])
+    qualify.obey_settings(floor.conn, floor.shop)
+    assert floor.one(state)[2] is False
+    floor.settings(**forbids)
+    assert qualify.obey_settings(floor.conn, floor.shop) == 0
+    assert floor.one(state) == ("unknown", "no answer", True, None, False)
+
+
+def test_what_is_unknown_is_not_sent_again_by_a_contact_that_is_not_listed(floor: Floor) -> None:
+    """It would have to be the same as it was."""
+    floor.start()
+    floor.ret("1", created_at=T0 + HOUR, customer_phone="+14155552671", customer_email="ann@example.com")
+    floor.run(T0 + 2 * HOUR, CREATED)
+    floor.conn.execute("UPDATE event SET status = 'unknown', reason = 'no answer', resend_at = now()")
+    floor.settings(only_recipients=["+14155552671"])
+    qualify.obey_settings(floor.conn, floor.shop)
+    assert floor.one("SELECT status, resend_at, body::jsonb #>> '{user,email}' FROM event") == (
+        "unknown", None, "ann@example.com"
+    )  # fmt: skip
+
+
 def test_what_is_pending_obeys_an_enabled_at_that_came_later(floor: Floor) -> None:
     floor.start()
     floor.ret("1", created_at=T0 + HOUR)

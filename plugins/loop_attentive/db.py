@@ -102,7 +102,7 @@ def connect(conninfo: str, *, autocommit: bool = False) -> psycopg.Connection[An
         connection.commit()
     except psycopg.OperationalError as error:
         raise unreachable(error) from None
-    if {"on"} & set(map(connection.info.parameter_status, ("in_hot_standby", "default_transaction_read_only"))):
+    if can_only_be_read(connection):
         connection.close()
         raise NeedsMending(
             f"The database of connection {CONNECTION_ID} can only be read: it is a standby, or its server, database or "
@@ -112,11 +112,22 @@ def connect(conninfo: str, *, autocommit: bool = False) -> psycopg.Connection[An
 
 
 async def aconnect(conninfo: str, *, autocommit: bool = False) -> psycopg.AsyncConnection[Any]:
-    """As connect, for coroutines; raises psycopg.OperationalError, which the sender may wait out."""
+    """As connect, for coroutines; raises psycopg.OperationalError, which the sender may wait out.
+
+    Of a server that can only be read, too: a standby may be promoted in a moment.
+    """
     connection = await psycopg.AsyncConnection.connect(libpq.make_conninfo(conninfo, **SESSION), autocommit=autocommit)
+    if can_only_be_read(connection):
+        await connection.close()
+        raise psycopg.OperationalError("The database can only be read just now.")
     await connection.execute(once_connected(connection.info.server_version))
     await connection.commit()
     return connection
+
+
+def can_only_be_read(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> bool:
+    told = map(connection.info.parameter_status, ("in_hot_standby", "default_transaction_read_only"))
+    return "on" in told
 
 
 def once_connected(server_version: int) -> LiteralString:

@@ -446,18 +446,20 @@ class Sender:
         task.add_done_callback(self._land)
 
     async def _fly(self, flight: Flight) -> None:
+        answer = None
         try:
-            answer = await self._transport.send(flight.mark.event, flight)
-        except CalledBack:
-            self._called_back.append(flight.mark)
-        else:
-            self._take_in(flight, answer)
+            with suppress(CalledBack):
+                answer = await self._transport.send(flight.mark.event, flight)
         finally:
+            if answer is not None:
+                self._take_in(flight, answer)
+            elif flight.left_at is None:  # called back, or something failed on the way
+                self._called_back.append(flight.mark)
             flight.give_permit_back()
             if flight.has_room:
                 self.room.leave()
             self.room.call_next()
-        self._something_to_settle.set()
+            self._something_to_settle.set()
 
     def _land(self, task: asyncio.Task[None]) -> None:
         self._flights.discard(task)
@@ -480,9 +482,8 @@ class Sender:
     def _take_in(self, flight: Flight, answer: Answer) -> None:
         """What one answer means for its event, and for the others."""
         at = self.monotonic()
-        event, attempt = flight.mark.claimed, flight.mark.attempt
         self._counts[answer.outcome] += 1
-        self._answers.append(Settled(event.event_id, attempt, answer, at, self._delay(answer, attempt)))
+        self._answers.append(Settled(flight.mark, answer, at, self._delay(answer, flight.mark.attempt)))
         self._rejected_in_a_row = 0 if answer.outcome == "accepted" else self._rejected_in_a_row
         self._not_sent_in_a_row = self._not_sent_in_a_row + 1 if answer.outcome == "not sent" else 0
         self.pace.heard(answer.limit)
@@ -501,7 +502,7 @@ class Sender:
                     )
                 )
             case "refused":
-                self._stop_type(event.event_type, answer)
+                self._stop_type(flight.mark.claimed.event_type, answer)
             case "rejected":
                 self._count_rejected(answer)
         self._count_fruitless(answer, at)
@@ -602,14 +603,14 @@ class Sender:
     async def _raise_what_stopped_it(self) -> None:
         if self._failure:
             raise self._failure
-        if self._requests and self._requests == self._counts["not sent"]:
+        not_sent, refused = self._counts["not sent"], self._counts["refused"]
+        if not_sent and not_sent == self._requests and await self.ledger.came_to_nothing_but("not sent"):
             raise NothingSent(
                 f"Attentive could not be reached at all through connection {self._connection_id}: "
                 "is its host right, and the service up? The events stay pending.",
                 COME_BACK_AFTER_NOTHING,
             )
-        refused = self._counts["refused"]
-        if refused and refused == self._requests and await self.ledger.all_refused():
+        if refused and refused == self._requests and await self.ledger.came_to_nothing_but("refused"):
             raise NeedsMending(
                 f"Attentive refused every event type ({', '.join(sorted(self.ledger.stopped_types))}): see that the "
                 f"API key of connection {self._connection_id} has the scope events:write, and that its host is right. "

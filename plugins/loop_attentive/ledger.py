@@ -84,8 +84,7 @@ class Marked:
 class Settled:
     """An answer to be written. at: when it came (monotonic). delay: seconds until the event may leave again."""
 
-    event_id: uuid.UUID
-    attempt: int
+    mark: Marked
     answer: Answer
     at: float
     delay: float
@@ -116,7 +115,7 @@ class Ledger:
         self.shop = shop
         self.origin = origin
         self.in_hand: dict[uuid.UUID, Claimed] = {}
-        self.under_way: dict[uuid.UUID, int] = {}
+        self.under_way: dict[uuid.UUID, Marked] = {}
         self.stopped_types: set[str] = set()
         self._still_due = still_due
         self._now = now
@@ -184,7 +183,7 @@ class Ledger:
         marked, judged = await self._feeding.run(lambda connection: self._mark(connection, events, *judgement))
         for event in events:
             self.in_hand.pop(event.event_id, None)
-        self.under_way.update((one.claimed.event_id, one.attempt) for one in marked)
+        self.under_way.update((mark.claimed.event_id, mark) for mark in marked)
         return marked, judged
 
     async def _mark(
@@ -271,8 +270,8 @@ class Ledger:
                 self._parameters(
                     {
                         "run_key": self.origin.run_key,
-                        "event_ids": [one.event_id for one in answers],
-                        "attempts": [one.attempt for one in answers],
+                        "event_ids": [one.mark.claimed.event_id for one in answers],
+                        "attempts": [one.mark.attempt for one in answers],
                         "outcomes": [outcome_of_attempt(one.answer) for one in answers],
                         "http_statuses": [one.answer.http_status for one in answers],
                         "errors": [one.answer.error for one in answers],
@@ -284,14 +283,14 @@ class Ledger:
             )
 
         await self._settling.run(work)
-        self._no_longer_under_way((one.event_id, one.attempt) for one in answers)
+        self._no_longer_under_way(one.mark for one in answers)
 
     async def unmark(self, marks: Sequence[Marked], *, keep: bool) -> None:
         """Takes marks back whose requests never left; keep: the events stay leased, in hand."""
         await self._settling.run(
             self._unmarking([(one.claimed.event_id, one.attempt, one.sent_at) for one in marks], keep)
         )
-        self._no_longer_under_way((one.claimed.event_id, one.attempt) for one in marks)
+        self._no_longer_under_way(marks)
         if keep:
             self.in_hand.update((one.claimed.event_id, one.claimed) for one in marks)
 
@@ -303,10 +302,11 @@ class Ledger:
             "unmark", {"event_ids": event_ids, "attempts": attempts, "sent_at": sent_at, "keep": keep}
         )
 
-    def _no_longer_under_way(self, attempts: Iterable[tuple[uuid.UUID, int]]) -> None:
-        for event_id, attempt in attempts:
-            if self.under_way.get(event_id) == attempt:
-                del self.under_way[event_id]
+    def _no_longer_under_way(self, marks: Iterable[Marked]) -> None:
+        """A mark that was taken back gives its number to the next, which may be on its way by the time that we hear."""
+        for mark in marks:
+            if self.under_way.get(mark.claimed.event_id) is mark:
+                del self.under_way[mark.claimed.event_id]
 
     async def renew(self) -> None:
         held = [*self.in_hand, *self.under_way]
@@ -342,10 +342,12 @@ class Ledger:
 
         return await self._feeding.run(work)
 
-    async def all_refused(self) -> bool:
+    async def came_to_nothing_but(self, outcome: str) -> bool:
+        """Whether this is all that any attempt of the run has come to."""
+
         async def work(connection: Connection) -> bool:
-            run_key = {"run_key": self.origin.run_key}
-            cursor = await connection.execute(statement("all_refused"), self._parameters(run_key))
+            asked = {"run_key": self.origin.run_key, "outcome": outcome}
+            cursor = await connection.execute(statement("came_to_nothing_but"), self._parameters(asked))
             return bool(cast(tuple[bool], await cursor.fetchone())[0])
 
         return await self._feeding.run(work)

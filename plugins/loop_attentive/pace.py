@@ -224,10 +224,19 @@ class Pace:
             )
 
     async def _introduce(self, connection: Connection) -> None:
-        await connection.execute(
-            sql("ledger/pace_open"),
-            {"account": self._account, "shop": self._shop, "setting": self._setting, "now": self._now and self._now()},
-        )
+        """In turn with others of the account: each sees the settings of those before."""
+        async with connection.transaction():
+            turn = "SELECT pg_advisory_xact_lock(hashtextextended('loop_attentive pace of ' || %(account)s, 0))"
+            await connection.execute(turn, {"account": self._account})
+            await connection.execute(
+                sql("ledger/pace_open"),
+                {
+                    "account": self._account,
+                    "shop": self._shop,
+                    "setting": self._setting,
+                    "now": self._now and self._now(),
+                },
+            )
 
     async def _compare_clocks(self, connection: Connection) -> None:
         """A question that takes no time tells more of a clock than one with much to do."""

@@ -343,7 +343,7 @@ def judge_again(
 
 def obey_settings(conn: psycopg.Connection[Any], shop: Shop) -> int:
     """Suppresses, and commits, what was pending when enabled_at, events_off or only_recipients came to forbid it; how
-    many.
+    many. What is unknown is not sent again then.
     """
     if not shop.enabled_at and not shop.events_off and not shop.only_recipients:
         return 0

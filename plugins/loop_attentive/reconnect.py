@@ -24,6 +24,9 @@ ANSWER_WITHIN = 25.0
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 
+LOST = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction, TimeoutError)
+"""What says that the server is gone or has become a standby: another may come in its place."""
+
 
 class Reconnecting:
     """Runs work on a connection of its own, one piece at a time, and again when the connection was lost.
@@ -56,7 +59,7 @@ class Reconnecting:
                 try:
                     async with asyncio.timeout(ANSWER_WITHIN):
                         return await self._once(work)
-                except (psycopg.OperationalError, psycopg.InterfaceError, TimeoutError) as error:
+                except LOST as error:
                     await self._forget()
                     self._raise_if_hopeless(error, give_up_at)
                 await asyncio.sleep(pause)

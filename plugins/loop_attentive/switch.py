@@ -21,7 +21,10 @@ class Switch:
 
 @asynccontextmanager
 async def watched(connect: Connect, shop: str, stop: asyncio.Event) -> AsyncIterator[Switch]:
-    """Sets the event when the shop is stopped, at once if it is already."""
+    """Sets the event when the shop is stopped, at once if it is already.
+
+    Also when it cannot look any more; what keeps it from that is raised in the end.
+    """
     switch, line = Switch(), Reconnecting(connect)
 
     async def look(connection: Connection) -> decisions.Stop | None:
@@ -29,11 +32,13 @@ async def watched(connect: Connect, shop: str, stop: asyncio.Event) -> AsyncIter
         return decisions.as_stop(await cursor.fetchone())
 
     async def watch() -> None:
-        while switch.stop is None:
-            await asyncio.sleep(LOOK_EVERY)
-            with suppress(DatabaseAway):  # who sends finds out by itself
-                switch.stop = await line.run(look)
-        stop.set()
+        try:
+            while switch.stop is None:
+                await asyncio.sleep(LOOK_EVERY)
+                with suppress(DatabaseAway):  # who sends finds out by itself
+                    switch.stop = await line.run(look)
+        finally:
+            stop.set()
 
     switch.stop = await line.run(look)
     if switch.stop:
@@ -43,5 +48,8 @@ async def watched(connect: Connect, shop: str, stop: asyncio.Event) -> AsyncIter
         yield switch
     finally:
         watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
-        await line.close()
+        with suppress(asyncio.CancelledError):
+            try:
+                await watching
+            finally:
+                await line.close()

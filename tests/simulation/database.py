@@ -86,8 +86,9 @@ class Line:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[None]:
-        # Nobody claims on a line before it has begun: a transaction that comes first gives back what nobody heard of.
-        name = "restoring" if self._last_asked == "by_key" else "transaction"
+        # Nobody claims on a line before it has begun: a transaction that comes first gives back what nobody heard of,
+        # or makes an account's pace known.
+        name = {"by_key": "restoring", "": "pace_open"}.get(self._last_asked, "transaction")
         await self._ask(name)
         self._database.session.execute("BEGIN")
         self._in_transaction = True

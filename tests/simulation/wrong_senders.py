@@ -246,7 +246,7 @@ WRONG_SENDERS = (
     Wrong(
         "sends what it marked long ago",
         python((delivery.Sender, "is_too_late", _never)),
-        493,
+        827,
         "given it up",
     ),
     Wrong(

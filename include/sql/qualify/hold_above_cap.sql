@@ -63,7 +63,7 @@ free AS MATERIALIZED (
     FOR UPDATE SKIP LOCKED -- a sender is marking the others at this moment
 )
 UPDATE event AS e
-SET status = 'held', reason = %(reason)s
+SET status = 'held', reason = %(reason)s, lease = NULL, lease_until = NULL
 FROM free
 WHERE e.event_id = free.event_id
 RETURNING e.event_type;

@@ -11,6 +11,6 @@ WITH flood AS MATERIALIZED (
     FOR UPDATE SKIP LOCKED
 )
 UPDATE event AS e
-SET status = 'held', reason = %(reason)s
+SET status = 'held', reason = %(reason)s, lease = NULL, lease_until = NULL
 FROM flood
 WHERE e.event_id = flood.event_id;

@@ -1,8 +1,9 @@
 -- What was pending when enabled_at was moved past its fact, its type was switched off, or a test list was given, is not
 -- sent either: as if it were judged now. What a person has decided to send, whenever it happened, is no baseline again.
--- Who is on the list by one contact gets nothing by the other.
+-- Who is on the list by one contact gets nothing by the other. An unknown one that would be sent again, the same as it was,
+-- waits for a person instead.
 WITH forbidden AS MATERIALIZED (
-    SELECT e.event_id, l.by_phone, l.by_email, j.reason
+    SELECT e.event_id, e.status, l.by_phone, l.by_email, j.reason
     FROM event AS e
     CROSS JOIN LATERAL (
         SELECT
@@ -20,7 +21,10 @@ WITH forbidden AS MATERIALIZED (
                 WHEN NOT (l.by_phone OR l.by_email) THEN 'not on the test list'
             END AS reason
     ) AS j
-    WHERE e.shop = %(shop)s AND e.status = 'pending' AND (j.reason IS NOT NULL OR NOT l.by_phone OR NOT l.by_email)
+    WHERE
+        e.shop = %(shop)s
+        AND (e.status = 'pending' OR (e.status = 'unknown' AND e.resend_at IS NOT NULL))
+        AND (j.reason IS NOT NULL OR NOT l.by_phone OR NOT l.by_email)
     ORDER BY e.event_id -- as everybody locks them
     FOR UPDATE OF e
 ),
@@ -28,7 +32,13 @@ unlisted AS (
     UPDATE event AS e
     SET body = e.body::jsonb #- CASE WHEN f.by_phone THEN '{user,email}' ELSE '{user,phone}' END::text[]
     FROM forbidden AS f
-    WHERE e.event_id = f.event_id AND f.reason IS NULL
+    WHERE e.event_id = f.event_id AND f.status = 'pending' AND f.reason IS NULL
+),
+not_again AS (
+    UPDATE event AS e
+    SET resend_at = NULL, lease = NULL, lease_until = NULL
+    FROM forbidden AS f
+    WHERE e.event_id = f.event_id AND f.status = 'unknown'
 )
 UPDATE event AS e
 SET
@@ -38,4 +48,4 @@ SET
     lease = NULL,
     lease_until = NULL
 FROM forbidden AS f
-WHERE e.event_id = f.event_id AND f.reason IS NOT NULL;
+WHERE e.event_id = f.event_id AND f.status = 'pending' AND f.reason IS NOT NULL;
