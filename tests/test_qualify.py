@@ -259,6 +259,17 @@ def test_what_is_pending_obeys_a_test_list_and_a_switch_that_came_later(floor: F
     assert floor.outcomes("Loop Label Created") == {"4": ("suppressed", "switched off")}
 
 
+def test_the_ledger_knows_a_type_without_the_shops_prefix(floor: Floor) -> None:
+    """The prefix may change while the event stays the same: it is neither made nor sent again."""
+    floor.start()
+    floor.settings(event_prefix="Acme: ")
+    floor.ret("1", created_at=T0 + HOUR)
+    assert [event.event_type for event in floor.run(T0 + 2 * HOUR)] == [CREATED]
+    assert floor.one("SELECT event_type FROM audit_event") == (CREATED,)
+    floor.settings(event_prefix="Other: ")
+    assert floor.run(T0 + 3 * HOUR) == []
+
+
 @pytest.mark.parametrize(
     "forbids",
     [{"only_recipients": ["+14155550199"]}, {"events_off": [CREATED]}, {"enabled_at": T0 + 2 * HOUR}],

@@ -26,6 +26,13 @@ def test_airflow_knows_the_dags_at_once() -> None:
         assert dag_id in done.stdout
 
 
+@pytest.mark.long
+def test_the_demo_ends_with_a_good_verdict(tmp_path: Path) -> None:
+    done = sandbox("demo", SANDBOX_HOME=str(tmp_path), ONCE="1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "The verdict is good:" in done.stdout
+
+
 def test_forget_says_when_the_sandbox_stands_in_for_ones_own_ledger(tmp_path: Path) -> None:
     """Else somebody whose connections are in Airflow's UI believes that people are forgotten who are not."""
     done = sandbox("forget", given="+14155552671", SANDBOX_HOME=str(tmp_path))
