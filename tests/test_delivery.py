@@ -965,7 +965,7 @@ def test_a_server_that_can_only_be_read_for_a_while_is_waited_for(book: Book) ->
 
     async def story(standin: Standin, sending: Sending) -> None:
         standin.faults.append(Fault(delay=0.3))
-        running = asyncio.create_task(sending())
+        running = asyncio.create_task(sending(patience=10))
         while len(standin.received) < 150:
             await asyncio.sleep(0.01)
         read_only("on")
