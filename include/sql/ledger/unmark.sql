@@ -21,21 +21,21 @@ UPDATE event AS e
 SET
     -- an answer to an earlier attempt, which came late, has decided for good
     status = CASE WHEN mark.is_accepted THEN e.status WHEN before.in_doubt THEN 'unknown' ELSE 'pending' END,
-    reason = CASE WHEN before.in_doubt AND NOT mark.is_accepted THEN 'no answer' END,
+    reason = CASE WHEN before.in_doubt THEN 'no answer' END,
     attempts = e.attempts - 1,
     sent_at = before.started_at,
     sent_occurred_at = before.occurred_at,
     restamped = coalesce(before.occurred_at <> date_trunc('milliseconds', e.occurred_at), false),
-    resend_at = CASE WHEN before.in_doubt AND NOT mark.is_accepted THEN coalesce(%(now)s::timestamptz, clock_timestamp()) END,
-    lease = CASE WHEN mark.is_ours AND %(keep)s AND NOT mark.is_accepted THEN e.lease END,
-    lease_until = CASE WHEN mark.is_ours AND %(keep)s AND NOT mark.is_accepted THEN e.lease_until END
+    resend_at = CASE WHEN before.in_doubt THEN coalesce(%(now)s::timestamptz, clock_timestamp()) END,
+    lease = CASE WHEN mark.is_ours AND %(keep)s THEN e.lease END,
+    lease_until = CASE WHEN mark.is_ours AND %(keep)s THEN e.lease_until END
 FROM never_made AS n
 JOIN mark USING (event_id)
 LEFT JOIN LATERAL (
     SELECT
         max(p.started_at) AS started_at,
         (array_agg(p.occurred_at ORDER BY p.attempt DESC))[1] AS occurred_at,
-        coalesce(
+        NOT mark.is_accepted AND coalesce(
             bool_or(p.outcome IN ('unknown', 'lost') AND p.started_at > coalesce(mark.released_at, '-infinity')), false
         ) AS in_doubt
     FROM attempt AS p
