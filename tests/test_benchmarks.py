@@ -35,7 +35,7 @@ def test_latency_tells_its_figures(tmp_path: Path) -> None:
     _, figures = kit.read(file)
     values = {figure.name: figure.value for figure in figures}
     assert 0 < values["to its request, no backlog"] < 60
-    assert values["behind 100 due events, 150 a second"] > 0.4
+    assert values["behind 100 due events, 150 a second"] > 0.6
     assert values["memory of a sending task, 200 due events"] > 20
     assert "to its request, no backlog" in done.stdout
 

@@ -892,17 +892,23 @@ def test_a_mark_of_long_ago_is_found_whenever_its_lease_ends(book: Book) -> None
     assert (book.event(old)["status"], book.event(new)["status"]) == ("unknown", "unknown")
 
 
+async def marked_again(ledger: Ledger, book: Book) -> list[Marked]:
+    """The two marks of the one event, whose first was given up for lost."""
+    [first], _ = await ledger.mark(await ledger.claim(1, from_the_oldest=True))
+    book.run("UPDATE event SET lease_until = now() - interval '1 second'")
+    await ledger.claim(1, from_the_oldest=True)
+    in_two_minutes(book)
+    [second], _ = await ledger.mark(await ledger.claim(1, from_the_oldest=True))
+    return [first, second]
+
+
 def test_answers_of_two_attempts_that_come_together(book: Book) -> None:
     """The first attempt was given up for lost; then its 200 comes in, together with the second's 400."""
     event_id = book.add()
 
     async def story() -> None:
         async with ledger_of(book) as ledger:
-            [first], _ = await ledger.mark(await ledger.claim(1, from_the_oldest=True))
-            book.run("UPDATE event SET lease_until = now() - interval '1 second'")
-            await ledger.claim(1, from_the_oldest=True)
-            in_two_minutes(book)
-            [second], _ = await ledger.mark(await ledger.claim(1, from_the_oldest=True))
+            first, second = await marked_again(ledger, book)
             answers = [(first, Answer("accepted", 200)), (second, Answer("rejected", 400, "HTTP 400"))]
             now = time.monotonic()
             settled = [Settled(mark, answer, now, 0.0) for mark, answer in answers]
@@ -920,11 +926,7 @@ def test_a_mark_is_taken_back_though_an_earlier_attempt_was_accepted_meanwhile(b
 
     async def story() -> None:
         async with ledger_of(book) as ledger:
-            [first], _ = await ledger.mark(await ledger.claim(1, from_the_oldest=True))
-            book.run("UPDATE event SET lease_until = now() - interval '1 second'")
-            await ledger.claim(1, from_the_oldest=True)
-            in_two_minutes(book)
-            [second], _ = await ledger.mark(await ledger.claim(1, from_the_oldest=True))
+            first, second = await marked_again(ledger, book)
             await ledger.settle([Settled(first, Answer("accepted", 200), time.monotonic(), 0.0)], time.monotonic)
             await ledger.unmark([second], keep=True)
 

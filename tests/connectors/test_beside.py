@@ -115,16 +115,20 @@ def shopify(schema: str, at: datetime, available: int) -> Tables:
     }
 
 
-@pytest.mark.parametrize("schema", ["rest", "graphql", "airbyte", "old airbyte"])
+def dlt_beside_shopify(floor: Floor, warehouse: sa.Engine, schema: str) -> None:
+    shopify = {"schema": "shopify", "connector": "airbyte" if "airbyte" in schema else "fivetran"}
+    floor.settings(connector="dlt", schema="land", shopify=shopify)
+    floor.engine = warehouse
+
+
+of_each_schema = pytest.mark.parametrize("schema", ["rest", "graphql", "airbyte", "old airbyte"])
+
+
+@of_each_schema
 def test_contacts_and_stock_are_read_from_each_of_shopifys_schemas(
     floor: Floor, warehouse: sa.Engine, schema: str
 ) -> None:
-    floor.settings(
-        connector="dlt",
-        schema="land",
-        shopify={"schema": "shopify", "connector": "airbyte" if "airbyte" in schema else "fivetran"},
-    )
-    floor.engine = warehouse
+    dlt_beside_shopify(floor, warehouse, schema)
     land(warehouse, returns("dlt", ret("dlt", 1, T0 - HOUR)))
     floor.run(T0)
     item = {"exchange_id": "9", "out_of_stock": True, "_dlt_parent_id": "r2", "variant_id": "52"}
@@ -140,16 +144,11 @@ def test_contacts_and_stock_are_read_from_each_of_shopifys_schemas(
     assert (resolved.event_type, resolved.occurred_at) == ("Loop Out Of Stock Resolved", T0 + 9 * HOUR)
 
 
-@pytest.mark.parametrize("schema", ["rest", "graphql", "airbyte", "old airbyte"])
+@of_each_schema
 def test_a_contact_that_lands_hours_after_its_return_makes_its_events(
     floor: Floor, warehouse: sa.Engine, schema: str
 ) -> None:
-    floor.settings(
-        connector="dlt",
-        schema="land",
-        shopify={"schema": "shopify", "connector": "airbyte" if "airbyte" in schema else "fivetran"},
-    )
-    floor.engine = warehouse
+    dlt_beside_shopify(floor, warehouse, schema)
     tables = shopify(schema, T0 - DAY, 0)
     orders = "shopify.orders" if "airbyte" in schema else "shopify.order"
     of_another = {orders: [row | {"id": 70, "name": "#9"} for row in tables[orders]]}
