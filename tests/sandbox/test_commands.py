@@ -27,6 +27,16 @@ def test_airflow_knows_the_dags_at_once() -> None:
 
 
 @pytest.mark.long
+def test_who_brings_airflows_database_brings_its_connections(tmp_path: Path) -> None:
+    """The sandbox's would hide them, and a run would read a made-up warehouse."""
+    database = {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{tmp_path}/airflow.db"}
+    asked = ("airflow", "connections", "get", "loop_warehouse", "--output", "plain")
+    assert sandbox("airflow", "db", "migrate", **database).returncode == 0
+    assert "loop_warehouse" in sandbox(*asked).stdout
+    assert "Connection not found" in sandbox(*asked, **database).stderr
+
+
+@pytest.mark.long
 def test_the_demo_ends_with_a_good_verdict(tmp_path: Path) -> None:
     done = sandbox("demo", SANDBOX_HOME=str(tmp_path), ONCE="1")
     assert done.returncode == 0, done.stdout + done.stderr
