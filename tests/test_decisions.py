@@ -134,6 +134,16 @@ def test_what_makes_no_sense_is_refused_in_one_line(book: Book, selection: dict[
         decisions.propose(book.connection, SHOP, ask(book), Selection(**{"why": "test"} | selection))
 
 
+def test_what_the_settings_forbid_leaves_by_nobodys_decision(book: Book) -> None:
+    book.shop = Shop(name="default", events_off=frozenset({UPDATED}))
+    forbidden = book.add(UPDATED, "1", status="held", reason="flood")
+    allowed = book.add(CREATED, "2", status="held", reason="flood")
+
+    assert decide(book, action="send", states=["held"]) == (2, 0)
+    assert (book.event(forbidden)["status"], book.event(forbidden)["reason"]) == ("suppressed", "switched off")
+    assert book.event(allowed)["status"] == "pending"
+
+
 def test_what_was_held_is_sent_and_is_late_when_it_would_have_been(book: Book) -> None:
     fresh = book.add(CREATED, "1", status="held", reason="flood")
     late = book.add(CREATED, "2", status="held", reason="flood", age=timedelta(hours=25))

@@ -219,6 +219,8 @@ def decide(conn: psycopg.Connection[Any], shop: Shop, asker: Asker, selection: S
             (decision_id,),
         )
         cur.execute("DROP TABLE decided")
+        # A sender that is at work would take them before any plan looks at the settings.
+        qualify.obey_settings(conn, shop)
     return Decided(events, proposed - events)
 
 
