@@ -19,6 +19,10 @@ SETTINGS = {
     "intervalstyle": "postgres",
     "standard_conforming_strings": "on",
     "extra_float_digits": "1",
+    # Few statements, each of many rows: memory for them pays, to compile them does not.
+    "work_mem": "64MB",
+    "temp_buffers": "64MB",
+    "jit": "off",
     # Looks take turns, and each sees what the one before has committed.
     "default_transaction_isolation": r"read\ committed",
     # A look waits for its turn and for the warehouse, inside its transaction, for as long as its task may.

@@ -126,13 +126,17 @@ def _joined(facts: pd.DataFrame) -> Iterable[str]:
     return map("".join, zip(*pieces, strict=False))
 
 
-def _property(name: str, column: pd.Series, allowed: Collection[str] | None = None) -> pd.Series:
+def _property(name: str, column: pd.Series, allowed: Collection[str] | None = None) -> Iterable[str]:
     """The column's piece of each body: `,"name":"value"`, or nothing where the value is absent or not allowed."""
 
-    def piece(text: str) -> str | None:
-        return f',"{name}":{quoted(text)}' if allowed is None or text in allowed else None
+    def piece(text: str | None) -> str:
+        return "" if text is None or (allowed and text not in allowed) else f',"{name}":{quoted(text)}'
 
-    return _each_distinct_text(column, piece, absent="")
+    if allowed:
+        return _each_distinct_text(column, piece, absent="")
+    # Nearly every value is another: to look for equal ones would cost as much as they do.
+    values = column.astype(object).where(column.notna(), None).tolist()
+    return ["" if value is None else piece(_cleaned(value)) for value in values]
 
 
 def _each_distinct(column: pd.Series, function: Callable[[Any], Any], absent: str | None = None) -> pd.Series:

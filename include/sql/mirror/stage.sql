@@ -1,9 +1,5 @@
 -- Where a look puts what it read, normalised, before the mirror hears of it; gone when the look ends, or, where several
 -- share a transaction that will be rolled back, when the next one begins.
--- Its few statements handle many rows: memory to sort in pays, to compile them does not.
-SET LOCAL work_mem = '64MB';
-SET LOCAL jit = off;
-
 DROP TABLE IF EXISTS
     staged_returns, staged_labels, staged_exchange_items, staged_transactions, too_old, return_in, label_waited, label_read,
     label_in, item_waited, item_read, item_in, episode_of, transaction_waited, transaction_read, transaction_in, forgotten;

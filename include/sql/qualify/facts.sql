@@ -13,7 +13,9 @@ SELECT
     shown.carrier AS tracking_carrier,
     c.detail ->> 'outcome' AS out_of_stock_outcome
 FROM candidate AS c
-LEFT JOIN mirror_return AS r ON r.shop = %(shop)s AND r.return_id = c.return_id
+LEFT JOIN LATERAL (
+    SELECT m.* FROM mirror_return AS m WHERE m.shop = %(shop)s AND m.return_id = c.return_id LIMIT 1
+) AS r ON true
 LEFT JOIN LATERAL (
     SELECT l.*
     FROM mirror_label AS l
@@ -23,8 +25,12 @@ LEFT JOIN LATERAL (
     ORDER BY l.number = '', coalesce(l.created_at, l.first_seen_at) DESC, l.first_seen_at DESC, l.number DESC
     LIMIT 1
 ) AS newest ON true
-LEFT JOIN mirror_label AS about
-    ON about.shop = %(shop)s AND about.return_id = c.return_id AND about.number = c.detail ->> 'number'
+LEFT JOIN LATERAL (
+    SELECT l.*
+    FROM mirror_label AS l
+    WHERE l.shop = %(shop)s AND l.return_id = c.return_id AND l.number = c.detail ->> 'number'
+    LIMIT 1
+) AS about ON true
 CROSS JOIN LATERAL (
     SELECT
         CASE WHEN c.detail ? 'number' THEN about.number ELSE newest.number END AS number,

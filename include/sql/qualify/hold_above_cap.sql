@@ -32,7 +32,7 @@ recent AS NOT MATERIALIZED (
 crowded AS MATERIALIZED (
     SELECT r.contact
     FROM recent AS r
-    WHERE (r.contact IN (SELECT a.contact FROM addressed AS a)) IS TRUE
+    WHERE r.contact IS NOT NULL
     GROUP BY r.contact
     HAVING count(*) > %(cap)s
 ),
