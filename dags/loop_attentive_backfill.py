@@ -17,7 +17,7 @@ from airflow.sdk import DAG, Param  # noqa: F401  (Airflow looks for the word DA
 from loop_attentive.backfill_operators import PREVIEW, SEND, EnqueueOperator, OnlyToSendOperator, PreviewOperator
 from loop_attentive.catalogue import BY_NAME
 from loop_attentive.decision_operators import APPROVE, NOTHING, ApproveOperator
-from loop_attentive.pipeline import by_hand, send_and_audit
+from loop_attentive.pipeline import LONGEST_LOOK, by_hand, send_and_audit
 from loop_attentive.settings import Shop, load
 
 
@@ -33,7 +33,7 @@ def form(shop: Shop) -> dict[str, Param]:
 
 for shop in load().values():
     with by_hand("loop_attentive_backfill", shop=shop, params=form(shop), doc=__doc__):
-        preview = PreviewOperator(task_id="preview", shop=shop.name)
+        preview = PreviewOperator(task_id="preview", shop=shop.name, execution_timeout=LONGEST_LOOK)
         only_to_send = OnlyToSendOperator(task_id="only_to_send", shop=shop.name)
         approve = ApproveOperator(
             task_id="approve",
@@ -41,5 +41,7 @@ for shop in load().values():
             subject="Send what happened from {{ params['from'] }} to {{ params['to'] }}?",
             body="{{ ti.xcom_pull(task_ids='preview') }}",
         )
-        enqueue = EnqueueOperator(task_id="enqueue", shop=shop.name, answer=approve.output)
+        enqueue = EnqueueOperator(
+            task_id="enqueue", shop=shop.name, answer=approve.output, execution_timeout=LONGEST_LOOK
+        )
         preview >> only_to_send >> approve >> enqueue >> send_and_audit(shop)

@@ -12,9 +12,9 @@ It fails, with what to mend, where the runs would fail.
 from airflow.sdk import DAG  # noqa: F401  (Airflow looks for the word in a file before it reads it)
 
 from loop_attentive.check_operators import CheckOperator
-from loop_attentive.pipeline import by_hand
+from loop_attentive.pipeline import LONGEST_LOOK, by_hand
 from loop_attentive.settings import load
 
 for shop in load().values():
     with by_hand("loop_attentive_check", shop=shop, params={}, doc=__doc__):
-        CheckOperator(task_id="check", shop=shop.name, retries=0)
+        CheckOperator(task_id="check", shop=shop.name, retries=0, execution_timeout=LONGEST_LOOK)

@@ -13,7 +13,8 @@ may be on its way already; the log says so, and the next fresh run catches up.
 **If it holds events** (more than usual, or too many for one person) it asks under *Required Actions* of
 `loop_attentive_resolve` whether to send or to discard them.
 
-**To look again at past dates:** `airflow backfill create --dag-id loop_attentive_daily --from-date … --to-date …`.
+**To look again at past dates:** `airflow backfill create --dag-id loop_attentive_daily --from-date … --to-date …`,
+with `--reprocess-behavior completed` for those that have had their run; or by days with `loop_attentive_backfill`.
 
 **Why did somebody (not) get a message?** `SELECT * FROM loop_attentive.audit_event WHERE return_id = '…'`.
 """

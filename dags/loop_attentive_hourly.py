@@ -12,7 +12,8 @@ each run catches up on whatever is due. An event still goes out up to 24 hours a
 **If it holds events** (more than usual, or too many for one person) it asks under *Required Actions* of
 `loop_attentive_resolve` whether to send or to discard them.
 
-**To look again at past dates:** `airflow backfill create --dag-id loop_attentive_hourly --from-date … --to-date …`.
+**To look again at past dates:** `airflow backfill create --dag-id loop_attentive_hourly --from-date … --to-date …`,
+with `--reprocess-behavior completed` for those that have had their run; or by days with `loop_attentive_backfill`.
 It finds what came late or was judged by a rule that has been mended since; what the ledger holds is never sent again.
 
 **Why did somebody (not) get a message?** `SELECT * FROM loop_attentive.audit_event WHERE return_id = '…'`.

@@ -7,7 +7,9 @@ once; what became too late meanwhile is `expired`, not sent.
 
 Who, when and why are kept: `SELECT * FROM loop_attentive.audit_decision ORDER BY decided_at`.
 
-To pause a DAG in Airflow only keeps new runs from starting: what runs already goes on sending.
+It is this shop's alone: each has its own. To pause a DAG in Airflow stops no task that runs: it goes on sending, and
+what comes after it stands still until the DAG is unpaused. Leave this one unpaused, and trigger it anew rather than
+clear a run, which decides nothing a second time.
 """
 
 from airflow.sdk import DAG, Param  # noqa: F401  (Airflow looks for the word DAG in a file before it reads it)

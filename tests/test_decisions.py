@@ -116,6 +116,24 @@ def test_a_person_is_asked_about_what_is_held_once_and_one_question_at_a_time(bo
     assert proposed(book, "third", action="send", states=["held"], unasked=True) == 1, "the same task again"
 
 
+def test_a_question_that_was_taken_away_is_asked_anew(book: Book) -> None:
+    book.connection.execute("UPDATE run SET as_of = now()")
+    book.add(CREATED, "1", status="held", reason="flood")
+    book.connection.execute(
+        "INSERT INTO hold (run_key, event_type, reason, bound, events) SELECT run_key, %s, 'flood', 1, 1 FROM run",
+        [CREATED],
+    )
+    runs.start(book.connection, **ask(book, "gone")._asdict(), look=Look(datetime.now(UTC), 0, 0))
+    proposed(book, "gone", action="send", states=["held"])
+    assert decisions.unasked(book.connection, SHOP) == 0
+    [question] = decisions.open_questions(book.connection, SHOP)
+    assert question == ask(book, "gone")
+
+    decisions.withdraw(book.connection, question)
+    assert decisions.open_questions(book.connection, SHOP) == []
+    assert decisions.unasked(book.connection, SHOP) == 1
+
+
 @pytest.mark.parametrize(
     ("selection", "told"),
     [

@@ -85,6 +85,11 @@ def test_every_connection_is_given_to_every_part(name: str) -> None:
     assert needed <= SERVICES[name]["environment"].keys()
 
 
+@pytest.mark.parametrize("name", OURS)
+def test_further_connections_reach_every_part(name: str) -> None:
+    assert SERVICES[name]["env_file"] == [{"path": ".env", "required": False}]
+
+
 def test_every_variable_is_required_and_explained() -> None:
     used = VARIABLE.findall(COMPOSE_FILE.read_text())
     assert {name for name, _ in used} == example().keys()

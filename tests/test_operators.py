@@ -29,6 +29,7 @@ from loop_attentive.operators import (
 )
 from loop_attentive.settings import Shop
 from tests.floor import DAY, HOUR, T0, Floor
+from tests.webhook import Receiver
 
 PHONE = "+14155552671"
 
@@ -177,6 +178,26 @@ def test_a_run_that_adds_up_fails_where_a_step_did(floor: Floor) -> None:
     the_run(floor, CREATED, at=T0 + HOUR)
     with pytest.raises(AirflowFailException, match=r"^Failed before: qualify\.return_created; their logs say why"):
         audit_of(floor, CREATED, failed="qualify.return_created")
+
+
+def test_somebody_is_told_of_a_run_that_failed(floor: Floor, monkeypatch: pytest.MonkeyPatch) -> None:
+    floor.start()
+    the_run(floor, CREATED, at=T0 + HOUR)
+    floor.settings(notify="chat")
+    chat = Receiver()
+    with chat.running() as port:
+        monkeypatch.setenv("AIRFLOW_CONN_CHAT", json.dumps({"conn_type": "http", "host": f"http://127.0.0.1:{port}"}))
+        audit_of(floor, CREATED)
+        assert chat.messages == []
+        with pytest.raises(AirflowFailException):
+            audit_of(floor, CREATED, failed="qualify.return_created")
+        floor.conn.execute("UPDATE run SET run_id = 'another'")  # as if no look had completed
+        chat.status = 500
+        with pytest.raises(AirflowFailException, match=r"^No look completed in this run; failed: extract\.$"):
+            audit_of(floor, CREATED, failed="extract")
+    [message] = chat.messages
+    assert message.splitlines()[0].startswith("Failed in shop default: run r of DAG d.")
+    assert message.splitlines()[1] == "Failed before: qualify.return_created; their logs say why."
 
 
 def test_a_backfilled_interval_says_what_it_cannot_hold_and_what_could_be_released(

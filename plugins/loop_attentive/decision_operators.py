@@ -73,6 +73,11 @@ class SwitchOperator(StepOperator):
         decisions.throw_switch(conn, asker, action=given["action"], who=who, why=given["why"])
         stop = decisions.stop_of(conn, shop.name)
         self.log.info("Sending of shop %s is %s.", shop.name, stop or "on")
+        if (stop is not None) != (given["action"] == "stop"):  # a cleared run decides nothing once more
+            raise NeedsMending(
+                f"This run's {given['action']!r} was undone since: sending of shop {shop.name} is {stop or 'on'}. "
+                "Trigger the DAG anew."
+            )
         start_run(conn, asker)  # last of all: a clock that is wrong fails the run, and keeps nobody from stopping
         return {"sending": "off" if stop else "on"}
 
@@ -83,6 +88,11 @@ class ProposeOperator(StepOperator):
     def step(self, context: Context, conn: psycopg.Connection[Any], shop: Shop) -> str:
         asker, selection = asker_of(context, shop), selection_of(context)
         start_run(conn, asker)
+        if decisions.is_decided(conn, asker):
+            raise AirflowSkipException(
+                "This run has made its decision: what it let go is sent by the next run, or by clearing its task send. "
+                "Trigger the DAG anew for other events."
+            )
         proposal = decisions.propose(conn, shop, asker, selection)
         if not proposal.events:
             raise AirflowSkipException("The form selects no event: nobody is asked, nothing changes.")
@@ -96,6 +106,12 @@ class ApproveOperator(HITLOperator):
 
     def __init__(self, *, options: Sequence[str] = (APPROVE, DISCARD, NOTHING), **kwargs: Any) -> None:
         super().__init__(options=list(options), **kwargs)
+
+
+def waits(context: Context, question: decisions.Asker) -> bool:
+    """Whether Airflow still has the run that asks: somebody may have ended or deleted it instead of answering."""
+    unended = ["queued", "running"]
+    return bool(context["ti"].get_dr_count(dag_id=question.dag_id, run_ids=[question.run_id], states=unended))
 
 
 class AskOperator(TriggerDagRunOperator):
@@ -113,7 +129,12 @@ class AskOperator(TriggerDagRunOperator):
 
     def execute(self, context: Context) -> None:
         with told_once(), ledger() as conn:
-            held = decisions.unasked(conn, settings.load()[self.shop])
+            shop = settings.load()[self.shop]
+            for question in decisions.open_questions(conn, shop):
+                if not waits(context, question):
+                    decisions.withdraw(conn, question)
+                    self.log.warning("Run %s ended without an answer: its question is asked anew.", question.run_id)
+            held = decisions.unasked(conn, shop)
             if not held:
                 raise AirflowSkipException(
                     "Nobody needs to be asked: no run of the last day has held an event, or a question is open, or all "

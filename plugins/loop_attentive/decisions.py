@@ -180,6 +180,19 @@ def unasked(conn: psycopg.Connection[Any], shop: Shop) -> int:
     return _count(conn, cast(LiteralString, db.sql("ledger/unasked")), {"shop": shop.name, "dag_id": shop.resolve_dag})
 
 
+def open_questions(conn: psycopg.Connection[Any], shop: Shop) -> list[Asker]:
+    """The runs that ask about the shop's held events and have not ended, as far as the ledger knows."""
+    asked = {"shop": shop.name, "dag_id": shop.resolve_dag}
+    rows = conn.execute(cast(LiteralString, db.sql("ledger/open_questions")), asked).fetchall()
+    return [Asker(shop.name, shop.resolve_dag, run_id) for (run_id,) in rows]
+
+
+def withdraw(conn: psycopg.Connection[Any], question: Asker) -> None:
+    """Takes a question away that nobody will answer any more, and commits: its events may be asked about again."""
+    with conn.transaction():
+        conn.execute(cast(LiteralString, db.sql("ledger/withdraw")), question._asdict())
+
+
 class Decided(NamedTuple):
     """events: how many the decision changed. left: proposed, but no longer as they were, in a sender's hands, or in a
     state that it is not for.

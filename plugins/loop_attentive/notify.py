@@ -1,4 +1,6 @@
-"""Tells somebody, by an incoming webhook, that a run has held events: numbers and names of types, nothing of people."""
+"""Tells somebody, by an incoming webhook, that a run has held events or has failed: numbers and names of types and
+tasks, nothing of people.
+"""
 
 import asyncio
 import json
@@ -6,7 +8,7 @@ import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, LiteralString, NamedTuple, cast
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import aiohttp
 import psycopg
@@ -51,6 +53,16 @@ def text(shop: Shop, dag_id: str, run_id: str, held: Sequence[Held], ui: str = "
             + "; or trigger it with state held for a part of them. docs/guard.md says how to tell an accident from a "
             "busy hour. Until then they wait, and those that speak of something that happened expire after 24 hours.",
         ]
+    )
+
+
+def failed(shop: Shop, dag_id: str, run_id: str, why: str, ui: str = "") -> str:
+    """What somebody should know of a run that has failed. why: as its audit says. ui: as of text."""
+    where = f" {ui.rstrip('/')}/dags/{dag_id}/runs/{quote(run_id)}" if ui else ""
+    return (
+        f"Failed in shop {shop.name}: run {run_id} of DAG {dag_id}.{where}\n"
+        f"{why}\n"
+        "What waits, or is not found, expires 24 hours after it happened."
     )
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -368,6 +368,15 @@ class AuditOperator(StepOperator):
         self.event_types = event_types
 
     def step(self, context: Context, conn: psycopg.Connection[Any], shop: Shop) -> dict[str, int]:
+        try:
+            return self.sum_up(context, conn, shop)
+        except AirflowFailException as failure:
+            dag_run = context["dag_run"]
+            message = notify.failed(shop, dag_run.dag_id, dag_run.run_id, str(failure), ui())
+            self.post(shop, lambda post: post(message))
+            raise
+
+    def sum_up(self, context: Context, conn: psycopg.Connection[Any], shop: Shop) -> dict[str, int]:
         failed = failed_steps(context)
         try:
             run = run_of(context, conn, shop)
@@ -383,7 +392,7 @@ class AuditOperator(StepOperator):
             self.log.warning("Left for later: %s.", ", ".join(f"{count} {state}" for state, count in left.items()))
         if held := notify.held_by(conn, run.run_key):
             self.log.warning(notify.text(shop, context["dag_run"].dag_id, context["dag_run"].run_id, held, ui()))
-        self.notify(conn, shop)
+        self.post(shop, lambda post: notify.tell(conn, shop, post, ui()))
         if summary.problems:
             raise AirflowFailException("The run does not add up: " + "; ".join(summary.problems) + ".")
         if failed:
@@ -399,16 +408,16 @@ class AuditOperator(StepOperator):
         if lines := audit.releasable(conn, shop, run, self.event_types):
             self.log.info("Of this interval loop_attentive_resolve could release:\n%s", "\n".join(lines))
 
-    def notify(self, conn: psycopg.Connection[Any], shop: Shop) -> None:
-        """Tells of what is held where the shop says to. A run is none the worse when that fails."""
+    def post(self, shop: Shop, tell: Callable[[Callable[[str], None]], object]) -> None:
+        """Tells somebody where the shop says to; a run is none the worse when that fails. tell: does so, by a function
+        that posts a message.
+        """
         if shop.notify is None:
             return
         try:
-            told = notify.tell(conn, shop, notify.webhook(connection(shop.notify)).post, ui())
+            tell(notify.webhook(connection(shop.notify)).post)
         except (NeedsMending, notify.NotTold) as error:
             self.log.warning("Nobody was notified through connection %s: %s", shop.notify, error)
-        else:
-            self.log.info("%d messages were posted through connection %s.", told, shop.notify)
 
 
 def ui() -> str:

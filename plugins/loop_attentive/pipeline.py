@@ -133,8 +133,9 @@ def send_and_audit(
     plan >> send >> audit
     if purges:
         # Before the audit, which tells when it fails; after sending, which it must not keep waiting.
+        # On a day without anything to send, that is skipped.
         purge = PurgeOperator(
-            task_id="purge", shop=shop.name, trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS, doc_md=PURGE
+            task_id="purge", shop=shop.name, trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS, doc_md=PURGE
         )
         [plan, send] >> purge >> audit
     return plan

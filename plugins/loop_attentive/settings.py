@@ -185,8 +185,9 @@ class Shop(BaseModel):
 
     enabled_at is in UTC. max_events_per_run is one number that each event type is held to by itself: a flood is
     noticed by its size, whichever type it is of, and one number is what a person can choose without counting first.
-    notify: a connection to a webhook that is told of held events. loop_api: a connection to Loop's own API, from which
-    loop_attentive_sync fills the warehouse as dlt does. tables: what the warehouse calls a table of the connector.
+    notify: a connection to a webhook that is told of held events and of failed runs. loop_api: a connection to Loop's
+    own API, from which loop_attentive_sync fills the warehouse as dlt does. tables: what the warehouse calls a table of
+    the connector.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)

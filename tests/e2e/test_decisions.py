@@ -3,6 +3,7 @@
 from collections import Counter
 from datetime import UTC, datetime
 
+from sandbox.airflow import run_path
 from tests.e2e.house import DAY, FORGOTTEN_EMAIL, FORGOTTEN_PHONE, HOUR, House
 from tests.e2e.story import story
 
@@ -26,7 +27,11 @@ def test_what_waits_for_a_person_is_decided_in_the_ui_and_sent_at_once(house: Ho
     merchant.succeeds(nothing)
     assert merchant.statuses() == Counter(held=3)
 
-    # The run itself has asked.
+    # The run itself has asked. Somebody ends that run instead of answering, so the next one asks.
+    merchant.airflow.ask("PATCH", run_path(decided), json={"state": "failed"})
+    run = merchant.trigger(merchant.hourly)
+    merchant.succeeds(run)
+    [decided] = [asking for asking in merchant.airflow.runs(merchant.resolve) if asking["state"] == "running"]
     asked = merchant.answers(decided, "approve", "Approve")
     assert "**Send 3 events**" in asked
     merchant.succeeds(decided)

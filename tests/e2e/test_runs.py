@@ -104,6 +104,7 @@ def test_backfills_beside_usual_runs_lose_nothing_and_send_nothing_twice(house: 
     quiet = [merchant.scheduled(merchant.hourly), merchant.scheduled(merchant.daily)]
     merchant.succeeds(*quiet)
     assert [merchant.task(run, "send")["state"] for run in quiet] == ["skipped", "skipped"]
+    assert merchant.task(quiet[1], "purge")["state"] == "success", "what is too old goes on quiet days too"
     marks = merchant.marks()
     # Without labels no reminder is judged.
     assert {name for name, mark in marks.items() if mark} == {event.name for event in CATALOGUE if not event.reminder}
@@ -151,6 +152,21 @@ def test_backfills_beside_usual_runs_lose_nothing_and_send_nothing_twice(house: 
     before = merchant.accepted()
     merchant.clear(usual[1])
     merchant.succeeds(usual[1])
+    assert merchant.accepted() == before
+
+    # An hour that has had its run: Airflow's backfill takes that run over, which is narrowed to its interval then.
+    marks, hour = merchant.marks(), quiet[0]["data_interval_start"]
+    house.command(
+        "backfill", "create", "--dag-id", merchant.hourly, "--reprocess-behavior", "completed",
+        "--from-date", hour, "--to-date", hour,
+    )  # fmt: skip
+    merchant.succeeds(quiet[0])
+    [interval] = merchant.rows(
+        "SELECT window_start, window_end - window_start FROM audit_run "
+        f"WHERE shop = %s AND run_id = '{quiet[0]['dag_run_id']}'"
+    )
+    assert interval == (datetime.fromisoformat(hour), HOUR)
+    assert merchant.marks() == marks
     assert merchant.accepted() == before
     merchant.adds_up()
 
