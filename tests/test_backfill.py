@@ -16,8 +16,10 @@ from loop_attentive.source import Source
 from tests.floor import DAY, HOUR, T0, Floor
 
 CREATED, LABEL = "Loop Return Created", "Loop Label Created"
+CHANGES = ("Loop Return Status Updated", "Loop Label Updated", "Loop Exchange Out Of Stock")
 EXPIRING, EXPIRED = "Loop Return Expiring", "Loop Return Expired"
 NOW = T0 + 3 * DAY
+EVERYTHING = Range(T0.date(), NOW.date(), CHANGES)
 THE_DAY = Range(NOW.date() - DAY, NOW.date())
 PHONE, EMAIL = "+14155552671", "jane.roe@example.com"
 
@@ -135,6 +137,26 @@ def test_what_is_approved_goes_out_and_nothing_besides(shop: Floor) -> None:
     assert planned(shop) == [(CREATED, "1"), (CREATED, "2")]
     [(who, action, events)] = shop.conn.execute("SELECT decided_by, action, events FROM audit_decision").fetchall()
     assert (who, action, events) == ("ann", "backfill", 2)
+
+
+@pytest.mark.parametrize("looked_between", [False, True])
+def test_changes_that_the_preview_saw_first_are_sent_as_planned(shop: Floor, looked_between: bool) -> None:
+    """Their keys hold the time of the look that saw them, and the preview's was rolled back."""
+    shop.ret("1", created_at=NOW - 2 * DAY, updated_at=NOW - 2 * DAY)
+    shop.label("1", "1Z1", status="new", created_at=NOW - 2 * DAY, updated_at=NOW - 2 * DAY)
+    shop.run(NOW - 2 * HOUR, *CHANGES)
+    shop.ret("1", state="closed", created_at=NOW - 2 * DAY, updated_at=NOW - HOUR)
+    shop.label("1", "1Z1", status="in_transit", created_at=NOW - 2 * DAY, updated_at=NOW - HOUR)
+    shop.item("1", "i", out_of_stock=True, updated_at=NOW - HOUR)
+    assert "**3 events would be sent**" in preview(shop, EVERYTHING)
+    if looked_between:
+        shop.run(NOW + timedelta(minutes=1), *CHANGES)
+    outcome = "found by another run since" if looked_between else "to send"
+    assert send(shop, EVERYTHING, at=NOW + timedelta(minutes=20)) == {outcome: 3}
+    assert send(shop, EVERYTHING, at=NOW + timedelta(minutes=30)) == {outcome: 3}, "cleared: nothing is made twice"
+    assert sorted(e.event_type for e in shop.events() if e.status == "pending") == sorted(CHANGES)
+    decided = "SELECT count(*) FROM decision_event JOIN event USING (event_id)"
+    assert shop.conn.execute(decided).fetchall() == [(3,)]
 
 
 def test_it_goes_on_where_it_was_broken_off(shop: Floor, monkeypatch: pytest.MonkeyPatch) -> None:

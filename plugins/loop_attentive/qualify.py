@@ -80,6 +80,7 @@ def qualify(
         now = now or _ledger_now(cur)
         _ask(cur, shop, event, run, starts_at, mark, fresh)
         if plan_id is not None:
+            cur.execute(cast(LiteralString, db.sql("backfill/follow_plan")), {"plan_id": plan_id})
             cur.execute(cast(LiteralString, db.sql("backfill/keep_planned")), {"plan_id": plan_id})
         yielded, known = _counts(cur)
         if event.reminder and known:
@@ -95,6 +96,9 @@ def qualify(
             omitted += int(judged["outcome_omitted"].sum())
             store(cur, _rows(judged, LEDGER_COLUMNS), shop, event, run)
             states.update(judged["status"].tolist())
+        if plan_id is not None:
+            planned = {"plan_id": plan_id, "shop": shop.name, "event_type": event.name}
+            cur.execute(cast(LiteralString, db.sql("backfill/name_planned")), planned)
         # Reminders that are put off stay due for the rule's next version too, should one come meanwhile.
         if run.window_start is None and not (event.reminder and asleep):
             cur.execute(
