@@ -260,14 +260,21 @@ class Layout:
         fitted = self._fitted(self._file(table))
         if fitted is None:
             return None
-        told = told_by(fitted)
+        told, is_whole = told_by(fitted), self._has_two_clocks(table)
         yielded = columns + tuple(extra for extra in EXTRAS if extra in told)
         inner = fitted.sql(dialect=self._dialect, comments=False)
         sql = f"SELECT {', '.join(yielded)} FROM ({inner}) AS source_rows"  # noqa: S608
         if table == "transactions" and self.shop.stripe:
             only, parameters = self._linked(told)
-            return Query(sql, yielded, told, only=only, parameters=parameters)
-        return Query(sql, yielded, told)
+            return Query(sql, yielded, told, is_whole, only, parameters)
+        return Query(sql, yielded, told, is_whole)
+
+    def _has_two_clocks(self, table: str) -> bool:
+        """Whether a table is read beside Loop's, with times of landing, while Loop's own rows have none: then how far
+        the one has been read says nothing of the other.
+        """
+        file, loop = self._file(table), self._fitted(self._view("connector", "returns"))
+        return file is not None and BESIDE in file.parents and loop is not None and "synced_at" not in told_by(loop)
 
     def _linked(self, told: Columns) -> tuple[str | None, dict[str, str]]:
         """A condition on Stripe's rows: something may tell their return. Most charges of an account have nothing to do
@@ -400,7 +407,8 @@ class Layout:
                 f"{where} cannot be joined to the connector's returns: cast each of its columns to the type that the "
                 "connector's has (make check names the tables)."
             )
-        return Query(sql, base.columns, base.told | own.told, own.is_whole)
+        has_two_clocks = "synced_at" in own.told - base.told  # what the connector changes has no time of landing
+        return Query(sql, base.columns, base.told | own.told, base.is_whole or own.is_whole or has_two_clocks)
 
     def last_sync(self) -> str | None:
         """A SELECT of the last completed sync's time (parameter: connection), where the connector keeps a record."""

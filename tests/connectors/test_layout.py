@@ -187,6 +187,22 @@ def test_what_no_connector_lands_a_merchant_can_add(floor: Floor, own: Callable[
     ]
 
 
+def test_the_time_of_an_added_column_is_not_that_of_the_connectors_rows(
+    floor: Floor, own: Callable[[str, str], None]
+) -> None:
+    floor.conn.execute("CREATE SCHEMA own; CREATE TABLE own.charges (rma text, at timestamptz)")
+    own("returns.sql", "SELECT return_id, state, customer_phone, created_at, updated_at FROM loop.returns")
+    own("returns.extend.sql", "SELECT rma AS return_id, true AS is_instant_exchange, at AS synced_at FROM own.charges")
+    floor.ret("1", created_at=T0 - HOUR, updated_at=T0 - HOUR)
+    floor.start()
+    floor.conn.execute("INSERT INTO own.charges VALUES ('1', %s), ('2', %s)", (T0 + HOUR, T0 + 48 * HOUR))
+    floor.ret("2", created_at=T0 + 48 * HOUR, updated_at=T0 + 48 * HOUR)
+    floor.look(T0 + 49 * HOUR)
+    floor.ret("1", state="closed", created_at=T0 - HOUR, updated_at=T0 + 49 * HOUR)
+    events = floor.run(T0 + 50 * HOUR, "Loop Return Status Updated")
+    assert [event.return_id for event in events] == ["1"]
+
+
 def test_a_table_can_be_replaced_and_rows_be_added(floor: Floor, own: Callable[[str, str], None]) -> None:
     floor.conn.execute("CREATE SCHEMA own; CREATE TABLE own.money (id text, rma text, at timestamptz, ok text)")
     floor.conn.execute("INSERT INTO own.money VALUES ('p1', '1', %s, 'succeeded')", (T0 + HOUR,))
