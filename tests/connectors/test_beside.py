@@ -142,6 +142,9 @@ def test_contacts_and_stock_are_read_from_each_of_shopifys_schemas(
     land(warehouse, shopify(schema, T0 + 9 * HOUR, 3))
     [resolved] = floor.run(T0 + 10 * HOUR)
     assert (resolved.event_type, resolved.occurred_at) == ("Loop Out Of Stock Resolved", T0 + 9 * HOUR)
+    for day, available in enumerate((0, 5), start=2):  # others buy it, and it comes in again: settled is settled
+        land(warehouse, shopify(schema, T0 + day * DAY, available))
+        assert floor.run(T0 + day * DAY + HOUR) == []
 
 
 @of_each_schema
@@ -161,6 +164,24 @@ def test_a_contact_that_lands_hours_after_its_return_makes_its_events(
     at = T0 + 9 * HOUR
     floor.look(at)
     assert floor.judge_again(at) == 1
+
+
+def test_a_return_that_lands_long_after_its_last_change_is_seen_beside_a_contact_that_has_just_moved(
+    floor: Floor, warehouse: sa.Engine
+) -> None:
+    """PostHog tells no time of landing, so nothing of Shopify's says how far Loop's rows have been read."""
+    floor.settings(connector="posthog", schema="land", shopify={"schema": "shopify", "connector": "fivetran"})
+    floor.engine = warehouse
+    another = ret("posthog", 1, T0 - HOUR, provider_order_id="70")
+    tables = shopify("rest", T0 - DAY, 0)
+    [order] = tables["shopify.order"]
+    of_another = order | {"id": 70, "name": "#9"}
+    land(warehouse, returns("posthog", another) | tables | {"shopify.order": [order, of_another]})
+    floor.run(T0)
+    land(warehouse, {"shopify.order": [order, of_another | {"_fivetran_synced": T0 + 7 * HOUR}]})
+    floor.run(T0 + 7 * HOUR)
+    land(warehouse, returns("posthog", ret("posthog", 2, T0 + 2 * HOUR, provider_order_id="71")))
+    assert [event.return_id for event in floor.run(T0 + 8 * HOUR)] == ["2"]
 
 
 @pytest.mark.parametrize("zone", ["America/Los_Angeles", "Asia/Tokyo"])
@@ -377,6 +398,22 @@ def test_a_return_that_lands_after_its_payment_is_matched_too(
     land(floor.engine, returns(connector, later | {"created_at": created}))
     [event] = [event for event in floor.run(NEAR + 5 * HOUR) if event.event_type == PAYMENT]
     assert (event.key, event.return_id, event.occurred_at) == ("ch_2", "2", NEAR)
+
+
+def test_what_links_a_refund_may_land_long_after_its_last_change(floor: Floor, warehouse: sa.Engine) -> None:
+    """By PostHog, whose rows tell when they changed, and not when they landed."""
+    start(floor, "posthog", warehouse)
+    land(floor.engine, {
+        "stripe.charge": [charge("ch_2", NEAR)], "stripe.refund": [refund("re_2", "ch_2", NEAR)],
+        "shopify.transaction": [shopify_refund(2, "ch_2", NEAR)],
+    })  # fmt: skip
+    linked = charge("ch_3", NEAR + 5 * HOUR, metadata='{"loop_return": "1"}')
+    land(floor.engine, {"stripe.charge": [charge("ch_2", NEAR), linked]})
+    floor.run(NEAR + 5 * HOUR)
+    returned = ret("posthog", 2, NEAR, **refunded("posthog", (2, 2))[2])
+    land(floor.engine, returns("posthog", returned))
+    floor.run(NEAR + 6 * HOUR)
+    assert money(floor) == {"ch_3": "1", "re_2": "2"}
 
 
 def test_without_stripe_the_rules_about_money_are_off(floor: Floor) -> None:

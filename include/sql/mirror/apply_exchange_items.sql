@@ -36,6 +36,26 @@ LEFT JOIN too_old AS o ON o.return_id = t.return_id
 WHERE r.first_seen_at IS NOT NULL OR o.return_id IS NULL
 ORDER BY t.return_id, t.exchange_id, t.updated_at DESC NULLS LAST, t.synced_at DESC NULLS LAST, t;
 
+-- Shopify tells the stock as it is now: an item that has been in stock again stays settled, whoever bought it since.
+UPDATE item_read AS s
+SET restocked_at = once.restocked_at, is_open = false
+FROM (
+    SELECT t.return_id, t.exchange_id, m.restocked_at
+    FROM item_read AS t
+    CROSS JOIN LATERAL (
+        SELECT *
+        FROM mirror_item AS i
+        WHERE i.shop = %(shop)s AND i.return_id = t.return_id AND i.exchange_id = t.exchange_id
+        LIMIT 1
+    ) AS m
+    WHERE
+        %(restocked_once)s
+        AND t.is_open
+        AND m.restocked_at IS NOT NULL
+        AND (m.out_of_stock, m.resolution) IS NOT DISTINCT FROM (t.out_of_stock, t.resolution)
+) AS once
+WHERE s.return_id = once.return_id AND s.exchange_id = once.exchange_id;
+
 INSERT INTO mirror_waiting AS w (shop, source_table, return_id, subject, updated_at, waiting_since, row_data)
 SELECT
     %(shop)s, 'exchange_items', t.return_id, t.exchange_id, t.updated_at, %(as_of)s,
