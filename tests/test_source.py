@@ -294,6 +294,26 @@ def test_naive_times_are_compared_as_the_source_has_them(floors: Callable[..., F
     assert read(floor, T0 + HOUR) == 2
 
 
+def test_a_time_zone_that_is_put_right_leaves_no_newer_row_out(floors: Callable[..., Floor]) -> None:
+    """What was read as if five hours ahead must not look newer than what comes after it; nor is it passed over."""
+    floor = floors(times="timestamp", time_zone="America/New_York")
+    at = dict.fromkeys(("updated_at", "synced_at"), "2026-03-01 11:00")
+    floor.ret("1", created_at="2026-02-20 09:00", **at)
+    floor.label("1", status="new", created_at="2026-02-20 09:00", **at)
+    floor.ret("2", **dict.fromkeys(("created_at", "updated_at", "synced_at"), "2026-02-20 09:00"))
+    floor.start()
+    floor.settings(time_zone="UTC")
+    later = dict.fromkeys(("updated_at", "synced_at"), "2026-03-01 12:30")
+    floor.ret("1", state="closed", created_at="2026-02-20 09:00", **later)
+    floor.label("1", status="in_transit", created_at="2026-02-20 09:00", **later)
+    changes = ("Loop Return Status Updated", "Loop Label Updated")
+    assert {(e.event_type, e.occurred_at) for e in floor.run(T0 + HOUR, *changes)} == {
+        (name, T0 + HOUR / 2) for name in changes
+    }
+    assert floor.run(T0 + 2 * HOUR) == []
+    assert read(floor, T0 + 6 * HOUR) == 2, "by its cursor again"
+
+
 def test_ten_rows_a_chunk_or_all_at_once_is_the_same(floor: Floor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(source, "CHUNK", 10)
     for number in range(35):

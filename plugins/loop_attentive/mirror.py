@@ -73,6 +73,9 @@ def look(
         said_no = people.said_no(conn, shop)
         script(cur, "mirror/stage", {})
         cursors = {table.name: _cursor(cur, origin, table) for table in source.TABLES if table.name not in absent}
+        if any(known.is_of_another_zone for known in cursors.values()):
+            log.info("The shop's time_zone has changed: the source is read anew.")
+            script(cur, "mirror/forget_moves", {"shop": shop.name})
         extracted = changed = 0
         # One table is read while the one before is applied.
         with closing(source.ahead(_read(origin, cursors, as_of, whole=whole))) as chunks:
@@ -196,19 +199,27 @@ def _gone(cur: psycopg.Cursor[Any], origin: Source, absent: frozenset[str]) -> d
 
 @dataclass
 class _Known:
-    """A table's cursor, and the as_of of the completed look before this one (None: none at this source)."""
+    """A table's cursor, and the as_of of the completed look before this one (None: none at this source).
+
+    is_of_another_zone: the shop's time_zone has changed since: the table is read whole.
+    """
 
     cursor: Cursor
     previous_look: datetime | None
+    is_of_another_zone: bool = False
 
 
 def _cursor(cur: psycopg.Cursor[Any], origin: Source, table: Table) -> _Known:
     row = cur.execute(
-        "SELECT position_column, position, position_kind, newest_synced_at, has_rows, tells_shipped, looked_at "
+        "SELECT position_column, position, position_kind, newest_synced_at, has_rows, tells_shipped, looked_at, "
+        "(time_zone <> %s) IS TRUE "
         "FROM source_cursor WHERE shop = %s AND source_table = %s AND source = %s",
-        (origin.shop.name, table.name, origin.identity),
+        (origin.shop.time_zone, origin.shop.name, table.name, origin.identity),
     ).fetchone()
-    return _Known(Cursor(*row[:-1]), row[-1]) if row else _Known(Cursor(), None)
+    if row is None:
+        return _Known(Cursor(), None)
+    *cursor, looked_at, is_of_another_zone = row
+    return _Known(Cursor() if is_of_another_zone else Cursor(*cursor), looked_at, is_of_another_zone)
 
 
 @dataclass(frozen=True)
@@ -375,6 +386,7 @@ def _apply(cur: psycopg.Cursor[Any], shop: Shop, table: Table, as_of: datetime, 
         "as_of": as_of,
         "horizon": _horizon(shop, as_of),
         "previous_look": known.previous_look if known else None,
+        "restocked_once": shop.shopify is not None,
     }
     script(cur, f"mirror/apply_{table.name}", parameters)
     if table is source.EXCHANGE_ITEMS:
@@ -409,7 +421,7 @@ def _finish(
                 "position_column": cursor.column, "position": cursor.position, "position_kind": cursor.kind,
                 "newest_synced_at": cursor.newest_synced_at, "has_rows": cursor.has_rows,
                 "tells_shipped": cursor.tells_shipped and "status" in told,
-                "told": told, "told_by": origin.told_by,
+                "told": told, "told_by": origin.told_by, "time_zone": origin.shop.time_zone,
             },
         )  # fmt: skip
     script(
