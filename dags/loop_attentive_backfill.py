@@ -18,7 +18,7 @@ from loop_attentive.backfill_operators import PREVIEW, SEND, EnqueueOperator, On
 from loop_attentive.catalogue import BY_NAME
 from loop_attentive.decision_operators import APPROVE, NOTHING, ApproveOperator
 from loop_attentive.pipeline import LONGEST_LOOK, by_hand, send_and_audit
-from loop_attentive.settings import Shop, load
+from loop_attentive.settings import Shop, sound
 
 
 def form(shop: Shop) -> dict[str, Param]:
@@ -31,7 +31,7 @@ def form(shop: Shop) -> dict[str, Param]:
     }
 
 
-for shop in load().values():
+for shop in sound().values():
     with by_hand("loop_attentive_backfill", shop=shop, params=form(shop), doc=__doc__):
         preview = PreviewOperator(task_id="preview", shop=shop.name, execution_timeout=LONGEST_LOOK)
         only_to_send = OnlyToSendOperator(task_id="only_to_send", shop=shop.name)

@@ -23,9 +23,9 @@ from airflow.sdk import DAG  # noqa: F401  (Airflow looks for the word in a file
 
 from loop_attentive.catalogue import CATALOGUE
 from loop_attentive.pipeline import pipeline
-from loop_attentive.settings import load
+from loop_attentive.settings import sound
 
-for shop in load().values():
+for shop in sound().values():
     pipeline(
         "loop_attentive_daily",
         cron="0 16 * * *",

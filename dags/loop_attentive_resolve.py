@@ -22,7 +22,7 @@ from loop_attentive.catalogue import BY_NAME
 from loop_attentive.decision_operators import ApproveOperator, DecideOperator, ProposeOperator
 from loop_attentive.decisions import STATES_FOR
 from loop_attentive.pipeline import by_hand, send_and_audit
-from loop_attentive.settings import Shop, load
+from loop_attentive.settings import Shop, sound
 
 STATES = sorted({state for states in STATES_FOR.values() for state in states})
 
@@ -45,7 +45,7 @@ def form(shop: Shop) -> dict[str, Param]:
     }
 
 
-for shop in load().values():
+for shop in sound().values():
     with by_hand("loop_attentive_resolve", shop=shop, params=form(shop), doc=__doc__):
         propose = ProposeOperator(task_id="propose", shop=shop.name)
         approve = ApproveOperator(

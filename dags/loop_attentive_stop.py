@@ -16,14 +16,14 @@ from airflow.sdk import DAG, Param  # noqa: F401  (Airflow looks for the word DA
 
 from loop_attentive.decision_operators import SwitchOperator
 from loop_attentive.pipeline import by_hand, send_and_audit
-from loop_attentive.settings import load
+from loop_attentive.settings import sound
 
 FORM = {
     "action": Param("stop", type="string", enum=["stop", "go on"], description="What sending shall do."),
     "why": Param(type="string", minLength=1, description="Kept with the decision, for whoever asks later."),
 }
 
-for shop in load().values():
+for shop in sound().values():
     with by_hand("loop_attentive_stop", shop=shop, params=FORM, doc=__doc__):
         # Before whatever else waits for a slot.
         SwitchOperator(task_id="switch", shop=shop.name, priority_weight=1_000_000) >> send_and_audit(shop)

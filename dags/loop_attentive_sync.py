@@ -15,10 +15,10 @@ from datetime import UTC, datetime, timedelta
 from airflow.sdk import DAG, Param
 
 from loop_attentive.pipeline import LONGEST_LOOK, synced_returns
-from loop_attentive.settings import load
+from loop_attentive.settings import sound
 from loop_attentive.sync_operators import SyncOperator
 
-for shop in load().values():
+for shop in sound().values():
     if not shop.loop_api:
         continue
     since = f"Load what was updated since this day, by the clock of {shop.time_zone}. Empty: since the last sync."

@@ -70,7 +70,7 @@ def floor(ledger: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Floor]:
     info = psycopg.conninfo.conninfo_to_dict(ledger)
     database = {"conn_type": "postgres", "host": info["host"], "login": info["user"], "schema": info["dbname"]}
     monkeypatch.setenv("AIRFLOW_CONN_LOOP_ATTENTIVE_DB", json.dumps(database))
-    monkeypatch.setattr(settings, "load", lambda: {"default": Shop(name="default")})
+    monkeypatch.setattr(settings, "shop", lambda name: Shop(name=name))
     now = datetime.now(UTC)
     with closing(Floor(ledger, max_events_per_run=0, enabled_at=now - timedelta(days=1))) as floor:
         for return_id in ("1", "2", "3"):

@@ -118,7 +118,8 @@ def test_a_sender_tells_of_the_account_for_every_shop_of_its_connection(
         "same": Shop(name="same"),
         "other": Shop(name="other", attentive="another"),
     }
-    monkeypatch.setattr(settings, "load", lambda: shops)
+    monkeypatch.setattr(settings, "sound", lambda: shops)
+    monkeypatch.setattr(settings, "shop", shops.__getitem__)
     for name in shops:
         floor.settings(name=name)
         floor.qualify(floor.look(T0))
@@ -241,7 +242,8 @@ def test_an_error_of_the_ledger_names_no_row(
     connections: None, floor: Floor, monkeypatch: pytest.MonkeyPatch, table: str, operator: StepOperator
 ) -> None:
     """PostgreSQL shows the whole row that a constraint refuses."""
-    monkeypatch.setattr(settings, "load", lambda: {"default": floor.shop})
+    monkeypatch.setattr(settings, "sound", lambda: {"default": floor.shop})
+    monkeypatch.setattr(settings, "shop", lambda _: floor.shop)
     floor.start()
     floor.ret("1", customer_phone=PHONE, customer_email="ann@example.com", created_at=datetime.now(UTC))
     if table == "event":
@@ -258,7 +260,8 @@ def test_an_error_of_the_ledger_names_no_row(
 def test_a_ledger_whose_login_may_make_no_temporary_table_is_a_persons_matter(
     connections: None, floor: Floor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(settings, "load", lambda: {"default": floor.shop})
+    monkeypatch.setattr(settings, "sound", lambda: {"default": floor.shop})
+    monkeypatch.setattr(settings, "shop", lambda _: floor.shop)
     database = str(psycopg.conninfo.conninfo_to_dict(floor.conninfo)["dbname"])
     floor.conn.execute(f"REVOKE TEMPORARY ON DATABASE {database} FROM PUBLIC")
     floor.conn.execute("CREATE ROLE pipeline LOGIN")

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from loop_attentive import settings
 from loop_attentive.catalogue import CATALOGUE
 from loop_attentive.errors import NeedsMending
 from loop_attentive.settings import KEYS, SHOPS_FILE, Shop, load
@@ -288,6 +289,18 @@ def test_all_problems_are_told_in_one_line(complaint: Complain) -> None:
 def test_each_problem_names_its_shop(shops_file: WriteFile) -> None:
     with pytest.raises(NeedsMending, match=r"shop default: mode: .*; shop eu: mirror_days: "):
         load(shops_file("shops: {default: {mode: x}, eu: {mirror_days: 3}}"))
+
+
+def test_one_shops_problem_is_no_other_shops(shops_file: WriteFile) -> None:
+    path = shops_file("shops: {default: {}, outlet: {mode: off}}")
+    assert list(settings.sound(path)) == ["default"]
+    assert settings.shop("default", path).name == "default"
+    with pytest.raises(NeedsMending, match=r"shop outlet: mode: should be "):
+        settings.shop("outlet", path)
+    with pytest.raises(NeedsMending, match=r"shop outlet: mode: should be "):
+        load(path)
+    with pytest.raises(NeedsMending, match="names no shop closed"):
+        settings.shop("closed", shops_file("shops: {default: {}}"))
 
 
 def test_a_wrong_recipient_is_told_by_its_place_only(complaint: Complain) -> None:

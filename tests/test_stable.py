@@ -31,7 +31,8 @@ def test_dags_and_their_parameters_of_every_shop(monkeypatch: pytest.MonkeyPatch
     from airflow.dag_processing.dagbag import DagBag  # seconds
 
     shops = {name: Shop(name=name, loop_api="loop_api") for name in ("default", "outlet")}
-    monkeypatch.setattr(settings, "load", lambda: shops)
+    for read in ("load", "sound"):
+        monkeypatch.setattr(settings, read, lambda: shops)
     bag = DagBag(DAGS, bundle_path=DAGS)
     assert bag.import_errors == {}
     stems = {"hourly", "daily", "backfill", "check", "resolve", "stop", "sync"}

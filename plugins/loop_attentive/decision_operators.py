@@ -129,7 +129,7 @@ class AskOperator(TriggerDagRunOperator):
 
     def execute(self, context: Context) -> None:
         with told_once(), ledger() as conn:
-            shop = settings.load()[self.shop]
+            shop = settings.shop(self.shop)
             for question in decisions.open_questions(conn, shop):
                 if not waits(context, question):
                     decisions.withdraw(conn, question)

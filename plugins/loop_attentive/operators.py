@@ -140,7 +140,7 @@ def account_of(shop: Shop) -> str | None:
 
 def same_connection(shop: Shop) -> list[str]:
     """The shops that send through this one's connection: a new key is one for all of them."""
-    return [other.name for other in settings.load().values() if other.attentive == shop.attentive]
+    return [other.name for other in settings.sound().values() if other.attentive == shop.attentive]
 
 
 @contextmanager
@@ -163,7 +163,7 @@ class StepOperator(BaseOperator):
 
     def execute(self, context: Context) -> Any:
         with told_once(), ledger() as conn:
-            return self.step(context, conn, settings.load()[self.shop])
+            return self.step(context, conn, settings.shop(self.shop))
 
     def step(self, context: Context, conn: psycopg.Connection[Any], shop: Shop) -> Any:
         raise NotImplementedError
@@ -288,7 +288,7 @@ class SendOperator(BaseAsyncOperator):
         # Not in the coroutine: in `dags test` Airflow answers none that asks for a connection.
         with told_once():
             self.ledger = db.conninfo(connection(db.CONNECTION_ID))
-            self.transport = AttentiveHook(settings.load()[self.shop].attentive).transport()
+            self.transport = AttentiveHook(settings.shop(self.shop).attentive).transport()
         delivery.spare_the_collector()
         return punctual.run(self.aexecute(context))
 
@@ -316,7 +316,7 @@ class SendOperator(BaseAsyncOperator):
         return result.counts | {"requests": result.requests, "left pending": result.pending}
 
     async def deliver(self, context: Context) -> delivery.Delivered:
-        shop, task = settings.load()[self.shop], context["ti"]
+        shop, task = settings.shop(self.shop), context["ti"]
         map_index = -1 if task.map_index is None else task.map_index
         with db.connect(self.ledger, autocommit=True) as conn:
             revision.check(conn)

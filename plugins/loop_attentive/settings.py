@@ -277,17 +277,39 @@ def load(path: Path = SHOPS_FILE) -> dict[str, Shop]:
 
     Raises NeedsMending, with every problem of the file in its one line.
     """
-    entries = _entries(path)
+    shops, problems = _read(path)
+    if problems:
+        raise NeedsMending(f"Mend {path}: {'; '.join(problems)}.")
+    return shops
+
+
+def sound(path: Path = SHOPS_FILE) -> dict[str, Shop]:
+    """As load, without the shops whose settings are wrong: no other should stand still for that.
+
+    Raises NeedsMending when the file as a whole cannot be read.
+    """
+    return _read(path)[0]
+
+
+def shop(name: str, path: Path = SHOPS_FILE) -> Shop:
+    """One shop; raises NeedsMending when its settings are wrong, or there is none of this name."""
+    shops = sound(path)
+    if name not in shops:
+        load(path)
+        raise NeedsMending(f"{path} names no shop {name}: its DAGs go once Airflow has read the file again.")
+    return shops[name]
+
+
+def _read(path: Path) -> tuple[dict[str, Shop], list[str]]:
+    """The shops whose settings are right, and what is wrong with the others."""
     shops: dict[str, Shop] = {}
     problems: list[str] = []
-    for name, values in entries.items():
+    for name, values in _entries(path).items():
         try:
             shops[name] = _shop(name, values)
         except _ProblemsError as found:
             problems += [f"shop {name}: {problem}" for problem in found.args]
-    if problems:
-        raise NeedsMending(f"Mend {path}: {'; '.join(problems)}.")
-    return shops
+    return shops, problems
 
 
 class _ProblemsError(Exception):

@@ -33,7 +33,7 @@ class SyncOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, int]:
         with told_once(), ledger() as conn:
-            shop = settings.load()[self.shop]
+            shop = settings.shop(self.shop)
             since = first_moment(context["params"].get("since"), shop)
             destination, place = landing(connection(shop.warehouse))
             from loop_attentive.sync import sync  # imports dlt too

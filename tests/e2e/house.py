@@ -410,7 +410,7 @@ class House:
 
     def read_dags_again(self) -> None:
         """Has Airflow read the DAG files now, and not when it is their turn."""
-        for dag_id in ("loop_attentive_hourly", "loop_attentive_daily"):
+        for dag_id in ("loop_attentive_hourly", "loop_attentive_daily", "loop_attentive_check"):
             self.airflow.ask("PUT", f"parseDagFile/{self.airflow.ask('GET', f'dags/{dag_id}')['file_token']}")
 
     def part(self, name: str) -> psutil.Process | None:
