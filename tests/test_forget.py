@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -31,6 +32,8 @@ CANARIES = ("4155552671", "canary")
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 T0 = NOW - 6 * HOUR
+
+PRIVACY = Path(__file__).parents[1] / "docs" / "privacy.md"
 
 OPTED_OUT = ("suppressed", "opted out")
 
@@ -109,6 +112,15 @@ def test_nothing_is_left_that_tells_who_they_were(floor: Floor) -> None:
     assert (removed.returns, removed.events, removed.stopped, removed.shared) == (6, 7, 6, 1)
     hashes = floor.conn.execute("SELECT phone_hash, email_hash FROM event WHERE return_id < '7'").fetchall()
     assert set(hashes) == {(None, None)}
+
+
+def test_what_the_document_says_of_a_shop_that_is_gone_leaves_nobodys_contact(floor: Floor) -> None:
+    a_life(floor)
+    [statements] = re.findall(r"```sql\n(DELETE.*?)```", PRIVACY.read_text(encoding="utf-8"), re.DOTALL)
+    floor.conn.execute(statements.replace("'gone'", "'default'"))
+    assert found_anywhere(floor.conn, *CANARIES, "4155552699") == []
+    assert floor.outcomes(CREATED)["7"] == ("suppressed", "discarded")
+    assert floor.outcomes(CREATED)["5"] == ("accepted", None)
 
 
 def test_the_fact_that_events_existed_stays_and_other_people_are_left_alone(floor: Floor) -> None:

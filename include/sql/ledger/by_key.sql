@@ -5,5 +5,4 @@ SET enable_hashjoin = off;
 SET enable_mergejoin = off;
 SET enable_sort = off;
 SET enable_material = off;
-SET jit = off;
 SET plan_cache_mode = force_generic_plan;
