@@ -14,12 +14,17 @@ CREATED = "Loop Return Created"
 def test_what_waits_for_a_person_is_decided_in_the_ui_and_sent_at_once(house: House) -> None:
     merchant = house.merchants["decided"]
     merchant.put_returns(3, HOUR)
-    run = merchant.scheduled(merchant.hourly)
-    merchant.succeeds(run)
+    found = merchant.scheduled(merchant.hourly)
+    merchant.succeeds(found)
     assert merchant.statuses() == Counter(held=3)
 
-    [decided] = merchant.airflow.runs(merchant.resolve)
-    of_this_run = {"of_run": run["dag_run_id"], "events": ["Loop Return Created"]}
+    # Somebody ends the run that asks instead of answering, so the next one asks.
+    [ended] = merchant.airflow.runs(merchant.resolve)
+    merchant.airflow.ask("PATCH", run_path(ended), json={"state": "failed"})
+    run = merchant.trigger(merchant.hourly)
+    merchant.succeeds(run)
+    [decided] = [asks for asks in merchant.airflow.runs(merchant.resolve) if asks["state"] == "running"]
+    of_this_run = {"of_run": found["dag_run_id"], "events": ["Loop Return Created"]}
     nothing = merchant.trigger(merchant.resolve, action="discard", states=["held"], why="a thought", **of_this_run)
     asked = merchant.answers(nothing, "approve", "Change nothing")
     assert "**Discard 3 events**" in asked
@@ -27,11 +32,7 @@ def test_what_waits_for_a_person_is_decided_in_the_ui_and_sent_at_once(house: Ho
     merchant.succeeds(nothing)
     assert merchant.statuses() == Counter(held=3)
 
-    # The run itself has asked. Somebody ends that run instead of answering, so the next one asks.
-    merchant.airflow.ask("PATCH", run_path(decided), json={"state": "failed"})
-    run = merchant.trigger(merchant.hourly)
-    merchant.succeeds(run)
-    [decided] = [asking for asking in merchant.airflow.runs(merchant.resolve) if asking["state"] == "running"]
+    # The run itself has asked.
     asked = merchant.answers(decided, "approve", "Approve")
     assert "**Send 3 events**" in asked
     merchant.succeeds(decided)
