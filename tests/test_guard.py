@@ -46,7 +46,7 @@ def history(floor: Floor, at: datetime, count: int, event_type: str = CREATED, *
 
 def largest(floor: Floor, event_type: str = CREATED) -> int:
     with floor.conn.cursor() as cur:
-        return guard.largest(cur, floor.shop, BY_NAME[event_type], [], NOW)
+        return guard.largest(cur, floor.shop, BY_NAME[event_type], guard.NO_RUN, NOW)
 
 
 def states(floor: Floor, event_type: str | None = None) -> dict[tuple[str, str | None], int]:
@@ -169,6 +169,21 @@ def test_the_runs_of_a_backfill_count_together(floor: Floor) -> None:
         floor.qualify(look, CREATED, window=(T0 + hour * HOUR, T0 + (hour + 1) * HOUR))
         floor.set_status("accepted", None)
     assert states(floor) == {("accepted", None): 400, FLOOD: 400}
+
+
+def test_what_a_run_found_before_a_backfill_took_it_over_does_not_count(floor: Floor) -> None:
+    floor.start()
+    for first, count, at, window in (
+        (1, 450, T0 + HOUR, None),
+        (1001, 100, T0 + 30 * HOUR, (T0, T0 + DAY)),
+    ):
+        returns(floor, first, count, created_at=at - 10 * HOUR if window else at - HOUR / 2)
+        look = floor.look(at, whole=window is not None)
+        run = runs.start(floor.conn, dag_id="tests", run_id="one", shop="default", look=look, window=window)
+        qualify.qualify(floor.conn, floor.shop, BY_NAME[CREATED], run, now=look.as_of)
+        if window is None:
+            floor.set_status("accepted", None)
+    assert states(floor) == {("accepted", None): 450, ("pending", None): 100}
 
 
 def test_what_is_released_together_is_guarded_as_well(floor: Floor) -> None:

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from airflow.sdk import Connection
 from airflow.sdk.exceptions import AirflowFailException
 
-from loop_attentive import people, settings
+from loop_attentive import db, people, settings
 from loop_attentive.attentive import AttentiveHook, account
 from loop_attentive.errors import NeedsMending
 from loop_attentive.operators import (
@@ -181,24 +181,39 @@ def test_a_run_that_adds_up_fails_where_a_step_did(floor: Floor) -> None:
         audit_of(floor, CREATED, failed="qualify.return_created")
 
 
-def test_somebody_is_told_of_a_run_that_failed(floor: Floor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_somebody_is_told_of_a_run_that_failed(
+    connections: None, floor: Floor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     floor.start()
     the_run(floor, CREATED, at=T0 + HOUR)
     floor.settings(notify="chat")
-    chat = Receiver()
+    monkeypatch.setattr(settings, "shop", lambda _: floor.shop)
+    chat, audit = Receiver(), AuditOperator(task_id="audit", shop="default", event_types=[CREATED])
+
+    def ends(state: str, try_number: int = 1) -> None:
+        states = {"r": {"qualify.return_created": state}}
+        task = SimpleNamespace(get_task_states=lambda **_: states, try_number=try_number, max_tries=3)
+        audit.execute(CONTEXT | {"ti": task})
+
     with chat.running() as port:
         monkeypatch.setenv("AIRFLOW_CONN_CHAT", json.dumps({"conn_type": "http", "host": f"http://127.0.0.1:{port}"}))
-        audit_of(floor, CREATED)
+        ends("success")
         assert chat.messages == []
         with pytest.raises(AirflowFailException):
-            audit_of(floor, CREATED, failed="qualify.return_created")
-        floor.conn.execute("UPDATE run SET run_id = 'another'")  # as if no look had completed
+            ends("failed")
         chat.status = 500
-        with pytest.raises(AirflowFailException, match=r"^No look completed in this run; failed: extract\.$"):
-            audit_of(floor, CREATED, failed="extract")
-    [message] = chat.messages
-    assert message.splitlines()[0].startswith("Failed in shop default: run r of DAG d.")
-    assert message.splitlines()[1] == "Failed before: qualify.return_created; their logs say why."
+        with pytest.raises(AirflowFailException, match=r"^Failed before: "):
+            ends("failed")
+        chat.status = 200
+        nowhere = {"conn_type": "postgres", "host": "/nowhere", "login": "x", "schema": "x"}
+        monkeypatch.setenv("AIRFLOW_CONN_LOOP_ATTENTIVE_DB", json.dumps(nowhere))
+        for try_number in (1, 4):  # the last one
+            with pytest.raises(db.DatabaseAway):
+                ends("success", try_number)
+    failed, away = (message.splitlines() for message in chat.messages)
+    assert failed[0].startswith("Failed in shop default: run r of DAG d.")
+    assert failed[1] == "Failed before: qualify.return_created; their logs say why."
+    assert "cannot be reached" in away[1]
 
 
 def test_a_backfilled_interval_says_what_it_cannot_hold_and_what_could_be_released(

@@ -299,7 +299,7 @@ def test_one_shops_problem_is_no_other_shops(shops_file: WriteFile) -> None:
         settings.shop("outlet", path)
     with pytest.raises(NeedsMending, match=r"shop outlet: mode: should be "):
         load(path)
-    with pytest.raises(NeedsMending, match="names no shop closed"):
+    with pytest.raises(NeedsMending, match=r"There is no shop closed: .* has default\.$"):
         settings.shop("closed", shops_file("shops: {default: {}}"))
 
 

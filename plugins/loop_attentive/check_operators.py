@@ -72,13 +72,11 @@ def main() -> int:
 
 def run(only: str | None) -> int:
     """Prints the reports; 1 where there is something to mend."""
-    shops = settings.load()
-    if only and only not in shops:
-        raise NeedsMending(f"There is no shop {only}: include/shops.yaml has {', '.join(shops)}.")
+    shops = [settings.shop(only)] if only else settings.load().values()
     reports = []
     with ledger() as conn:
         revision.check(conn)
-        for shop in [shops[only]] if only else shops.values():
+        for shop in shops:
             reports.append(check_shop(conn, shop))
             print(f"{reports[-1]}\n\nChecked at {datetime.now(UTC):%Y-%m-%d %H:%M} UTC; nothing was sent or kept.")
     return 1 if any(report.problems for report in reports) else 0

@@ -63,7 +63,8 @@ class Connector(BaseModel):
 
     tells: what the connector brings: rules that need anything else are off. required: tables without which nothing can
     be read, and columns of them. is_complete: every column that a SELECT names must be there. nested: for a canonical
-    table, its columns by what an element of the JSON calls them. gaps: what it does not tell, in words.
+    table, its columns by what an element of the JSON calls them. tells_landing: rows have a time at which they landed.
+    gaps: what it does not tell, in words.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -72,6 +73,7 @@ class Connector(BaseModel):
     tells: frozenset[Told]
     rhythm_hours: Annotated[float, Field(gt=0)] | None = None
     is_complete: bool = False
+    tells_landing: bool = True
     required: dict[str, list[str]] = Field(default_factory=dict)
     nested: dict[str, dict[str, str]] = Field(default_factory=dict)
     gaps: dict[str, str] = Field(default_factory=dict)
@@ -260,7 +262,9 @@ class Layout:
         fitted = self._fitted(self._file(table))
         if fitted is None:
             return None
-        told, is_whole = told_by(fitted), self._has_two_clocks(table)
+        told = told_by(fitted)
+        # How far the one clock has been read says nothing of the other.
+        is_whole = self.is_beside(table) and not self.connector.tells_landing
         yielded = columns + tuple(extra for extra in EXTRAS if extra in told)
         inner = fitted.sql(dialect=self._dialect, comments=False)
         sql = f"SELECT {', '.join(yielded)} FROM ({inner}) AS source_rows"  # noqa: S608
@@ -269,12 +273,11 @@ class Layout:
             return Query(sql, yielded, told, is_whole, only, parameters)
         return Query(sql, yielded, told, is_whole)
 
-    def _has_two_clocks(self, table: str) -> bool:
-        """Whether a table is read beside Loop's, with times of landing, while Loop's own rows have none: then how far
-        the one has been read says nothing of the other.
-        """
-        file, loop = self._file(table), self._fitted(self._view("connector", "returns"))
-        return file is not None and BESIDE in file.parents and loop is not None and "synced_at" not in told_by(loop)
+    def is_beside(self, table: str) -> bool:
+        """Whether the SELECT of a canonical table reads another connector's tables beside Loop's."""
+        file = self._file(table)
+        is_own = (OWN / self.shop.name / f"{table}.sql").exists()
+        return file is not None and BESIDE in file.parents and not is_own
 
     def _linked(self, told: Columns) -> tuple[str | None, dict[str, str]]:
         """A condition on Stripe's rows: something may tell their return. Most charges of an account have nothing to do

@@ -90,8 +90,8 @@ class ProposeOperator(StepOperator):
         start_run(conn, asker)
         if decisions.is_decided(conn, asker):
             raise AirflowSkipException(
-                "This run has made its decision: what it let go is sent by the next run, or by clearing its task send. "
-                "Trigger the DAG anew for other events."
+                "This run has made its decision: what it let go is sent by the next run. Trigger the DAG anew for "
+                "other events."
             )
         proposal = decisions.propose(conn, shop, asker, selection)
         if not proposal.events:

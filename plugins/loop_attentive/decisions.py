@@ -4,6 +4,7 @@ A decision about events has two steps. What is asked about is proposed: its even
 has agreed, those of them that are still so are decided, in the transaction that records who, when and why.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time, timedelta
@@ -16,6 +17,8 @@ from loop_attentive import db
 from loop_attentive.catalogue import BY_NAME
 from loop_attentive.errors import NeedsMending
 from loop_attentive.settings import Shop
+
+log = logging.getLogger(__name__)
 
 STATES_FOR = {
     "send": ("held", "unknown", "rejected"),
@@ -233,7 +236,8 @@ def decide(conn: psycopg.Connection[Any], shop: Shop, asker: Asker, selection: S
         )
         cur.execute("DROP TABLE decided")
         # A sender that is at work would take them before any plan looks at the settings.
-        qualify.obey_settings(conn, shop)
+        if forbidden := qualify.obey_settings(conn, shop):
+            log.warning("%d are suppressed: enabled_at, events_off or only_recipients forbid them.", forbidden)
     return Decided(events, proposed - events)
 
 

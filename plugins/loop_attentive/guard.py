@@ -5,7 +5,7 @@ Both hold events in the transaction that would release them, so nothing above a 
 
 import logging
 from datetime import datetime, timedelta
-from typing import Any, LiteralString, NamedTuple, cast
+from typing import Any, Literal, LiteralString, NamedTuple, cast
 
 import psycopg
 
@@ -64,10 +64,24 @@ class Bound(NamedTuple):
     reason: str
 
 
+class Together(NamedTuple):
+    """Events that are one flood: what these runs have found since a moment (aware)."""
+
+    run_keys: list[int]
+    since: datetime | Literal["-infinity"] = "-infinity"
+
+
+NO_RUN = Together([])
+
+
 def hold_new(cur: psycopg.Cursor[Any], shop: Shop, event: EventType, run: Run, now: datetime) -> int:
     """Holds what is too much of a rule's new events; how many of that type. The transaction should end soon after."""
     together = _counted_together(cur, shop, run, now)
-    count = _scalar(cur, "qualify/count_run", {"run_keys": together, "event_type": event.name})
+    count = _scalar(
+        cur,
+        "qualify/count_run",
+        {"run_keys": together.run_keys, "counted_since": together.since, "event_type": event.name},
+    )
     if bound := _exceeded(cur, shop, event, count, together, now):
         held = cur.execute(
             cast(LiteralString, db.sql("qualify/hold_run")),
@@ -85,7 +99,7 @@ def hold_judged(cur: psycopg.Cursor[Any], shop: Shop, run: Run | None, now: date
         "GROUP BY e.event_type"
     ).fetchall()
     for event_type, count in counts:
-        if bound := _exceeded(cur, shop, BY_NAME[event_type], count, [], now):
+        if bound := _exceeded(cur, shop, BY_NAME[event_type], count, NO_RUN, now):
             held = cur.execute(
                 "UPDATE judged AS j SET status = 'held', reason = %s FROM event AS e "
                 "WHERE e.event_id = j.event_id AND j.status = 'pending' AND e.event_type = %s",
@@ -99,19 +113,21 @@ def hold_judged_above_cap(cur: psycopg.Cursor[Any], shop: Shop, run: Run | None,
     return len(_hold_above_cap(cur, shop, run, now, _by_judging_again(cur)))
 
 
-def _counted_together(cur: psycopg.Cursor[Any], shop: Shop, run: Run, now: datetime) -> list[int]:
-    """The runs whose events are one flood: a backfill's share one look, and are counted with those of its last day."""
+def _counted_together(cur: psycopg.Cursor[Any], shop: Shop, run: Run, now: datetime) -> Together:
+    """A backfill's runs share one look, and are counted with those of its last day. What a run found before Airflow's
+    backfill took it over is none of that.
+    """
     if run.window_start is None:
-        return [run.run_key]
+        return Together([run.run_key])
     rows = cur.execute(
         "SELECT run_key FROM run WHERE run_key = %s OR (shop = %s AND window_start IS NOT NULL AND as_of > %s)",
         (run.run_key, shop.name, now - DAY),
     ).fetchall()
-    return [run_key for (run_key,) in rows]
+    return Together([run_key for (run_key,) in rows], now - DAY)
 
 
 def _exceeded(
-    cur: psycopg.Cursor[Any], shop: Shop, event: EventType, count: int, of_runs: list[int], now: datetime
+    cur: psycopg.Cursor[Any], shop: Shop, event: EventType, count: int, together: Together, now: datetime
 ) -> Bound | None:
     """The bound that so many events are above; None when they may leave. The history is read for many only."""
     if shop.max_events_per_run is not None:
@@ -119,14 +135,14 @@ def _exceeded(
     elif count <= NOTICED_FROM:
         return None
     else:
-        bound = Bound(max(NOTICED_FROM, TIMES_THE_LARGEST * largest(cur, shop, event, of_runs, now)), MORE_THAN_USUAL)
+        bound = Bound(max(NOTICED_FROM, TIMES_THE_LARGEST * largest(cur, shop, event, together, now)), MORE_THAN_USUAL)
     return bound if count > bound.events else None
 
 
-def largest(cur: psycopg.Cursor[Any], shop: Shop, event: EventType, but_of: list[int], now: datetime) -> int:
+def largest(cur: psycopg.Cursor[Any], shop: Shop, event: EventType, but_of: Together, now: datetime) -> int:
     """Events of a type in its largest hour of the last 28 days; in its largest day, by the shop's clock, if daily.
 
-    but_of: runs whose events do not count.
+    but_of: what does not count.
     """
     unit, zone = ("day", shop.time_zone) if event.daily else ("hour", "UTC")
     return _scalar(
@@ -134,7 +150,7 @@ def largest(cur: psycopg.Cursor[Any], shop: Shop, event: EventType, but_of: list
         "qualify/largest",
         {
             "shop": shop.name, "event_type": event.name, "since": now - HISTORY, "now": now, "baseline": BASELINE,
-            "unit": unit, "zone": zone, "run_keys": but_of,
+            "unit": unit, "zone": zone, "run_keys": but_of.run_keys, "counted_since": but_of.since,
         },
     )  # fmt: skip
 

@@ -85,7 +85,10 @@ def look(
                     _stage(cur, table, chunk.rows, _horizon(shop, as_of), said_no)
                 else:
                     _keep_out(conn, cur, shop, table, said_no)
-                    changed += _apply(cur, shop, table, as_of, cursors.get(table.name))
+                    changed += _apply(
+                        cur, shop, table, as_of, cursors.get(table.name),
+                        restocked_once=origin.layout.is_beside("exchange_items"),
+                    )  # fmt: skip
         script(cur, "mirror/purge", {"shop": shop.name, "horizon": _horizon(shop, as_of)})
         _acquaint(cur)
         people.opt_out(conn, shop.name, said_no.found, given=False)
@@ -133,12 +136,13 @@ def _after_last_look(cur: psycopg.Cursor[Any], shop: Shop, now: datetime) -> dat
 
 
 def _recent_whole_look(cur: psycopg.Cursor[Any], origin: Source, now: datetime) -> Look | None:
-    """One of the same source: the cursors are those of the source that was looked at last."""
+    """One of the same source, by the same zone: the cursors are those of the source that was looked at last."""
     row = cur.execute(
         "SELECT as_of, extracted, changed FROM look AS l WHERE shop = %s AND whole AND as_of >= %s "
-        "AND NOT EXISTS (SELECT FROM source_cursor AS c WHERE c.shop = l.shop AND c.source <> %s) "
+        "AND NOT EXISTS ("
+        "SELECT FROM source_cursor AS c WHERE c.shop = l.shop AND (c.source <> %s OR c.time_zone <> %s)) "
         "ORDER BY as_of DESC LIMIT 1",
-        (origin.shop.name, now - SHARED_LOOK, origin.identity),
+        (origin.shop.name, now - SHARED_LOOK, origin.identity, origin.shop.time_zone),
     ).fetchone()
     return Look(*row) if row else None
 
@@ -379,14 +383,19 @@ DIFFERENCES = {
 }
 
 
-def _apply(cur: psycopg.Cursor[Any], shop: Shop, table: Table, as_of: datetime, known: _Known | None) -> int:
-    """Brings one table of the mirror up to what was staged; how many of its rows are new or changed."""
+def _apply(
+    cur: psycopg.Cursor[Any], shop: Shop, table: Table, as_of: datetime, known: _Known | None, *, restocked_once: bool
+) -> int:
+    """Brings one table of the mirror up to what was staged; how many of its rows are new or changed.
+
+    restocked_once: what is restocked is told by the stock of the moment.
+    """
     parameters = {
         "shop": shop.name,
         "as_of": as_of,
         "horizon": _horizon(shop, as_of),
         "previous_look": known.previous_look if known else None,
-        "restocked_once": shop.shopify is not None,
+        "restocked_once": restocked_once,
     }
     script(cur, f"mirror/apply_{table.name}", parameters)
     if table is source.EXCHANGE_ITEMS:

@@ -62,7 +62,7 @@ def failed(shop: Shop, dag_id: str, run_id: str, why: str, ui: str = "") -> str:
     return (
         f"Failed in shop {shop.name}: run {run_id} of DAG {dag_id}.{where}\n"
         f"{why}\n"
-        "What waits, or is not found, expires 24 hours after it happened."
+        "What waits, or is not found, and speaks of something that happened expires 24 hours after that."
     )
 
 

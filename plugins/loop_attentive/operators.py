@@ -367,16 +367,23 @@ class AuditOperator(StepOperator):
         super().__init__(**kwargs)
         self.event_types = event_types
 
-    def step(self, context: Context, conn: psycopg.Connection[Any], shop: Shop) -> dict[str, int]:
+    def execute(self, context: Context) -> Any:
         try:
-            return self.sum_up(context, conn, shop)
-        except AirflowFailException as failure:
-            dag_run = context["dag_run"]
-            message = notify.failed(shop, dag_run.dag_id, dag_run.run_id, str(failure), ui())
-            self.post(shop, lambda post: post(message))
+            return super().execute(context)
+        except (AirflowFailException, db.DatabaseAway, db.LedgerFailed) as failure:
+            task = context["ti"]
+            if isinstance(failure, AirflowFailException) or task.try_number > task.max_tries:
+                self.tell_of_failure(context, str(failure))
             raise
 
-    def sum_up(self, context: Context, conn: psycopg.Connection[Any], shop: Shop) -> dict[str, int]:
+    def tell_of_failure(self, context: Context, why: str) -> None:
+        dag_run = context["dag_run"]
+        with suppress(NeedsMending):  # wrong settings name no connection that could be trusted
+            shop = settings.shop(self.shop)
+            message = notify.failed(shop, dag_run.dag_id, dag_run.run_id, why, ui())
+            self.post(shop, lambda post: post(message))
+
+    def step(self, context: Context, conn: psycopg.Connection[Any], shop: Shop) -> dict[str, int]:
         failed = failed_steps(context)
         try:
             run = run_of(context, conn, shop)

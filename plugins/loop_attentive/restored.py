@@ -71,13 +71,11 @@ def main() -> int:
 
 
 def run(only: str | None) -> int:
-    shops = settings.load()
-    if only and only not in shops:
-        raise NeedsMending(f"There is no shop {only}: include/shops.yaml has {', '.join(shops)}.")
+    shops = [settings.shop(only)] if only else settings.load().values()
     with db.connect(ledger(), autocommit=True) as conn:
         revision.check(conn)
-        for name in [only] if only else shops:
-            print(f"Shop {name}: {make_safe(conn, shops[name], who=user())}")
+        for shop in shops:
+            print(f"Shop {shop.name}: {make_safe(conn, shop, who=user())}")
     return 0
 
 

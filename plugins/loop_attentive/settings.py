@@ -296,7 +296,7 @@ def shop(name: str, path: Path = SHOPS_FILE) -> Shop:
     shops = sound(path)
     if name not in shops:
         load(path)
-        raise NeedsMending(f"{path} names no shop {name}: its DAGs go once Airflow has read the file again.")
+        raise NeedsMending(f"There is no shop {name}: {path.parent.name}/{path.name} has {', '.join(shops)}.")
     return shops[name]
 
 

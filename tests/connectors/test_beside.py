@@ -147,6 +147,19 @@ def test_contacts_and_stock_are_read_from_each_of_shopifys_schemas(
         assert floor.run(T0 + day * DAY + HOUR) == []
 
 
+def test_stock_that_lands_after_the_item_is_out_of_it_is_told(floor: Floor, warehouse: sa.Engine) -> None:
+    """What was never out of stock for this customer has not been settled by a stock of before."""
+    dlt_beside_shopify(floor, warehouse, "rest")
+    land(warehouse, returns("dlt", ret("dlt", 1, T0 - HOUR)))
+    floor.run(T0)
+    item = {"exchange_id": "9", "out_of_stock": True, "_dlt_parent_id": "r2", "variant_id": "52"}
+    second = returns("dlt", ret("dlt", 2, T0 + HOUR))
+    land(warehouse, second | {"land.returns__exchanges": [item]} | shopify("rest", T0 - HOUR, 3))
+    assert [event.event_type for event in floor.run(T0 + 2 * HOUR)] == ["Loop Return Created"]
+    land(warehouse, shopify("rest", T0 + 3 * HOUR, 0))
+    assert [event.event_type for event in floor.run(T0 + 4 * HOUR)] == ["Loop Exchange Out Of Stock"]
+
+
 @of_each_schema
 def test_a_contact_that_lands_hours_after_its_return_makes_its_events(
     floor: Floor, warehouse: sa.Engine, schema: str

@@ -36,7 +36,7 @@ LEFT JOIN too_old AS o ON o.return_id = t.return_id
 WHERE r.first_seen_at IS NOT NULL OR o.return_id IS NULL
 ORDER BY t.return_id, t.exchange_id, t.updated_at DESC NULLS LAST, t.synced_at DESC NULLS LAST, t;
 
--- Shopify tells the stock as it is now: an item that has been in stock again stays settled, whoever bought it since.
+-- Shopify tells the stock as it is now: an item that was out of it and in again stays settled, whoever bought it since.
 UPDATE item_read AS s
 SET restocked_at = once.restocked_at, is_open = false
 FROM (
@@ -53,6 +53,16 @@ FROM (
         AND t.is_open
         AND m.restocked_at IS NOT NULL
         AND (m.out_of_stock, m.resolution) IS NOT DISTINCT FROM (t.out_of_stock, t.resolution)
+        AND EXISTS (
+            SELECT
+            FROM change AS c
+            WHERE
+                c.shop = %(shop)s
+                AND c.return_id = t.return_id
+                AND c.source_table = 'exchange_items'
+                AND c.subject = t.exchange_id
+                AND (c.old_status, c.new_status) = ('open', 'closed')
+        )
 ) AS once
 WHERE s.return_id = once.return_id AND s.exchange_id = once.exchange_id;
 

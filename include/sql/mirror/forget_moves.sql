@@ -1,4 +1,5 @@
 -- When rows last changed was read by another zone than the shop has now: no row is older than what is held, by that.
 UPDATE mirror_return SET updated_at = NULL WHERE shop = %(shop)s AND updated_at IS NOT NULL;
 UPDATE mirror_label SET updated_at = NULL WHERE shop = %(shop)s AND updated_at IS NOT NULL;
+DELETE FROM mirror_waiting WHERE shop = %(shop)s; -- what is still there is read again
 UPDATE mirror_item SET updated_at = NULL WHERE shop = %(shop)s AND updated_at IS NOT NULL;

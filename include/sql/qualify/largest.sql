@@ -14,8 +14,9 @@ FROM (
             AND (e.status = 'accepted' OR (e.status = 'suppressed' AND e.reason = %(baseline)s AND e.own_time))
             AND e.fact_at > %(since)s
             AND e.fact_at <= %(now)s
+            AND NOT (r.run_key = ANY (%(run_keys)s::bigint[]) AND e.detected_at > %(counted_since)s)
         GROUP BY 1
     ) AS counted
-    WHERE r.shop = %(shop)s AND r.as_of > %(since)s AND r.run_key <> ALL (%(run_keys)s::bigint[])
+    WHERE r.shop = %(shop)s AND r.as_of > %(since)s
     GROUP BY counted.began_at
 ) AS part;
