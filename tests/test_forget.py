@@ -372,6 +372,44 @@ def test_many_at_once_while_senders_send(floor: Floor) -> None:
     assert found_anywhere(floor.conn, "somebody3", "somebody9") == []
 
 
+def test_a_rule_that_is_judged_meanwhile_leaves_nothing(floor: Floor) -> None:
+    """It has read the mirror before that was cleaned, and commits what it made of it after the events were stopped."""
+    floor.start(T0)
+    ret(floor, "1")
+    floor.run(NOW, CREATED)
+    with db.connect(floor.conninfo) as judging:
+        judging.execute("SELECT FROM rule WHERE shop = 'default' FOR UPDATE")
+        same = (
+            "shop, event_type, return_id, occurred_at, fact_at, detected_at, body, order_at, order_no, run_key, "
+            "phone_hash, email_hash"
+        )
+        judging.execute(
+            f"INSERT INTO event (event_id, key, status, {same}) "
+            f"SELECT gen_random_uuid(), 'late', 'held', {same} FROM event"
+        )
+        thread, _ = in_a_thread(floor, PHONE)
+        waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+        while floor.one(waiting) == (0,) and thread.is_alive():
+            time.sleep(0.01)
+    thread.join()
+    assert {event.status for event in floor.events()} == {"suppressed"}
+    assert found_anywhere(floor.conn, *CANARIES) == []
+
+
+def test_pages_of_a_label_go_when_their_return_shows_to_be_theirs(floor: Floor) -> None:
+    floor.start(T0)
+    forgets(floor, PHONE)
+    ret(floor, "1", customer_phone=None, customer_email="another@example.com")
+    pages = dict.fromkeys(("tracking_url", "label_url"), "https://canary.example/1")
+    floor.label("1", status="new", created_at=NOW - HOUR, **pages)
+    floor.look(NOW - HOUR)
+    assert found_anywhere(floor.conn, "canary.example") != []
+    ret(floor, "1", customer_email="another@example.com", updated_at=NOW)
+    floor.conn.execute("DELETE FROM loop.labels")  # as good as not moved: the look does not read it
+    floor.look(NOW)
+    assert found_anywhere(floor.conn, "canary.example") == []
+
+
 def test_a_look_that_is_under_way_brings_nothing_back(floor: Floor) -> None:
     """It began with the list as it was: the mirror is cleaned when it has ended."""
     floor.start(T0)

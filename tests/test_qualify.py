@@ -386,6 +386,20 @@ def test_from_shadow_to_live_what_happened_after_enabled_at_is_judged_anew(floor
     assert floor.events()[-1].properties["returnId"] == 3
 
 
+def test_what_the_first_look_after_enabled_at_merely_noticed_may_be_of_before(floor: Floor) -> None:
+    missing = "Loop Exchange Out Of Stock"
+    floor.ret("1", created_at=T0 - HOUR)
+    floor.ret("2", created_at=T0 - HOUR)
+    floor.start()
+    floor.settings(mode="shadow")
+    for number in ("1", "2"):
+        floor.item(number, number, out_of_stock=True)
+        floor.run(T0 + int(number) * HOUR, missing)
+    floor.settings(enabled_at=(T0 + HOUR / 2).isoformat())
+    assert floor.judge_again(T0 + 3 * HOUR) == 1
+    assert floor.outcomes(missing) == {"1": ("suppressed", "shadow"), "2": ("pending", None)}
+
+
 def test_shadow_events_from_before_enabled_at_stay_where_they_are(floor: Floor) -> None:
     floor.start()
     floor.settings(mode="shadow")

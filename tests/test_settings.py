@@ -303,6 +303,13 @@ def test_one_shops_problem_is_no_other_shops(shops_file: WriteFile) -> None:
         settings.shop("closed", shops_file("shops: {default: {}}"))
 
 
+def test_two_shops_syncs_do_not_fill_one_schema(shops_file: WriteFile) -> None:
+    path = shops_file("shops: {default: {loop_api: a}, outlet: {loop_api: b}, third: {loop_api: c, schema: third}}")
+    assert list(settings.sound(path)) == ["default", "third"]
+    with pytest.raises(NeedsMending, match=r"shop outlet: schema: the sync of shop default fills loop: give another"):
+        load(path)
+
+
 def test_a_wrong_recipient_is_told_by_its_place_only(complaint: Complain) -> None:
     message = complaint('only_recipients: ["+16789998212", "+1 555 123", "ann@", ben@example.com]')
     assert "entry 2, 3 is no valid" in message

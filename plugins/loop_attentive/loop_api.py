@@ -86,24 +86,26 @@ class LoopApi:
             yield _rows(answer)
 
     def _listed(self, state: str, start: datetime, end: datetime) -> Iterator[list[Row]]:
-        """A stretch, in pieces that are each one answer and so each a picture of one moment."""
-        asked = {
-            "from": _moment(start),
-            "to": _moment(end),
-            "filter": "updated_at",
-            "state": state,
-            "paginate": "true",
-            "pageSize": PAGE_SIZE,
-        }
-        page, cursor = self._page(asked)
-        if cursor is None:
-            yield page
-        elif end - start > SHORTEST_WINDOW:
-            middle = _middle(page, start, end)
-            yield from self._listed(state, start, middle)
-            yield from self._listed(state, middle, end)
-        else:
-            yield from self._paged(asked)
+        """A stretch, in pieces that are each one answer and so each a picture of one moment; the earlier ones first."""
+        pieces = [(start, end)]
+        while pieces:
+            start, end = pieces.pop()
+            asked = {
+                "from": _moment(start),
+                "to": _moment(end),
+                "filter": "updated_at",
+                "state": state,
+                "paginate": "true",
+                "pageSize": PAGE_SIZE,
+            }
+            page, cursor = self._page(asked)
+            if cursor is None:
+                yield page
+            elif end - start > SHORTEST_WINDOW:
+                middle = _middle(page, start, end)
+                pieces += [(middle, end), (start, middle)]
+            else:
+                yield from self._paged(asked)
 
     def _paged(self, asked: Mapping[str, Any]) -> Iterator[list[Row]]:
         """What was changed in one second, which cannot be halved: read until two readings hold the same returns."""

@@ -205,7 +205,8 @@ def _gone(cur: psycopg.Cursor[Any], origin: Source, absent: frozenset[str]) -> d
 class _Known:
     """A table's cursor, and the as_of of the completed look before this one (None: none at this source).
 
-    is_of_another_zone: the shop's time_zone has changed since: the table is read whole.
+    is_of_another_zone: the shop's time_zone has changed since. Then the table is read whole, as when it tells more than
+    it did, such as the phones of Shopify: rows that were passed over may tell it too.
     """
 
     cursor: Cursor
@@ -216,14 +217,15 @@ class _Known:
 def _cursor(cur: psycopg.Cursor[Any], origin: Source, table: Table) -> _Known:
     row = cur.execute(
         "SELECT position_column, position, position_kind, newest_synced_at, has_rows, tells_shipped, looked_at, "
-        "(time_zone <> %s) IS TRUE "
+        "(time_zone <> %s) IS TRUE, told_by IS NOT NULL AND NOT told @> %s::text[] "
         "FROM source_cursor WHERE shop = %s AND source_table = %s AND source = %s",
-        (origin.shop.time_zone, origin.shop.name, table.name, origin.identity),
+        (origin.shop.time_zone, origin.told(table.name), origin.shop.name, table.name, origin.identity),
     ).fetchone()
     if row is None:
         return _Known(Cursor(), None)
-    *cursor, looked_at, is_of_another_zone = row
-    return _Known(Cursor() if is_of_another_zone else Cursor(*cursor), looked_at, is_of_another_zone)
+    *cursor, looked_at, is_of_another_zone, tells_more = row
+    is_read_anew = is_of_another_zone or tells_more
+    return _Known(Cursor() if is_read_anew else Cursor(*cursor), looked_at, is_of_another_zone)
 
 
 @dataclass(frozen=True)

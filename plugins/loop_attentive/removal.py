@@ -95,6 +95,10 @@ def remove(
         _stop_events(conn, work, until)
     for work in works:
         _clean_mirror(conn, work, before_removal)
+    for work in works:  # a rule that was judged meanwhile knew the mirror as it was
+        with conn.transaction():
+            conn.execute("SELECT FROM rule WHERE shop = %s FOR SHARE", (work.shop.name,))
+        _stop_events(conn, work, until)
     if again := [work for work in works if people.said_no(conn, work.shop).sum != work.sum]:
         remove(conn, again, patience=patience, before_removal=before_removal)
     for work in works:

@@ -309,6 +309,11 @@ def _read(path: Path) -> tuple[dict[str, Shop], list[str]]:
             shops[name] = _shop(name, values)
         except _ProblemsError as found:
             problems += [f"shop {name}: {problem}" for problem in found.args]
+    filled: dict[tuple[str, str], str] = {}
+    for name, one in list(shops.items()):
+        if one.loop_api and (first := filled.setdefault((one.warehouse, one.source_schema), name)) != name:
+            problems.append(f"shop {name}: schema: the sync of shop {first} fills {one.source_schema}: give another")
+            del shops[name]
     return shops, problems
 
 

@@ -155,15 +155,22 @@ def _prepare_place(pipeline: dlt.Pipeline, states: str, shop: Shop) -> None:
     changed into dlt's.
     """
     with cast(Any, pipeline.destination_client()) as client:
-        looked_for = client.get_storage_tables(["returns", "_dlt_version", states])
+        looked_for = client.get_storage_tables(["returns", states])
         found = {name for name, columns in looked_for if columns}
+        who_landed = _pipelines(client.sql_client, states) if states in found else set()
         if states in found:
             _forget_old_states(client.sql_client, states, pipeline.pipeline_name)
-    if "returns" in found and "_dlt_version" not in found:
+    if "returns" in found and pipeline.pipeline_name not in who_landed:
         raise NeedsMending(
             f"The schema {shop.source_schema} of connection {shop.warehouse} holds a table returns that the sync did "
             "not make, and must not change: give the shop a `schema` of its own, such as loop_synced."
         )
+
+
+def _pipelines(client: Any, states: str) -> set[str]:
+    """Whose syncs remember something there."""
+    rows = client.execute_sql(f"SELECT DISTINCT pipeline_name FROM {client.make_qualified_table_name(states)}")  # noqa: S608
+    return {name for (name,) in rows or ()}
 
 
 def _forget_old_states(client: Any, states: str, pipeline: str) -> None:

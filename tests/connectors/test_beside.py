@@ -147,6 +147,37 @@ def test_contacts_and_stock_are_read_from_each_of_shopifys_schemas(
         assert floor.run(T0 + day * DAY + HOUR) == []
 
 
+def test_shopifys_tables_that_are_added_later_tell_of_returns_that_were_read_before(
+    floor: Floor, warehouse: sa.Engine
+) -> None:
+    floor.settings(connector="dlt", schema="land")
+    floor.engine = warehouse
+    late = ret("dlt", 2, T0 + HOUR, provider_order_id="71", customer=None)
+    land(warehouse, returns("dlt", ret("dlt", 1, T0 - HOUR)) | shopify("rest", T0 - 9 * DAY, 0))
+    floor.run(T0)
+    land(warehouse, returns("dlt", late, ret("dlt", 3, T0 + 7 * HOUR)))
+    assert [event.reason for event in floor.run(T0 + 8 * HOUR) if event.return_id == "2"] == ["no recipient"]
+    dlt_beside_shopify(floor, warehouse, "rest")
+    at = T0 + 9 * HOUR
+    floor.look(at)
+    assert floor.judge_again(at) == 1
+
+
+def test_a_restock_that_the_table_tells_itself_counts_beside_shopify(floor: Floor, warehouse: sa.Engine) -> None:
+    floor.settings(shopify={"schema": "shopify"})
+    land(floor.engine, shopify("rest", T0 - DAY, 0))
+    for table, columns in {
+        "order": "_fivetran_deleted, billing_address_phone, email, shipping_address_phone",
+    }.items():
+        for column in columns.split(", "):
+            floor.conn.execute(f'ALTER TABLE shopify."{table}" ADD COLUMN {column} text')
+    floor.ret("1", created_at=T0 - DAY)
+    floor.item("1", "9", out_of_stock=True)
+    floor.start()
+    floor.item("1", "9", out_of_stock=True, restocked_at=T0 + 30 * HOUR)
+    assert [event.event_type for event in floor.run(T0 + 31 * HOUR)] == ["Loop Out Of Stock Resolved"]
+
+
 def test_stock_that_lands_after_the_item_is_out_of_it_is_told(floor: Floor, warehouse: sa.Engine) -> None:
     """What was never out of stock for this customer has not been settled by a stock of before."""
     dlt_beside_shopify(floor, warehouse, "rest")
@@ -411,6 +442,21 @@ def test_a_return_that_lands_after_its_payment_is_matched_too(
     land(floor.engine, returns(connector, later | {"created_at": created}))
     [event] = [event for event in floor.run(NEAR + 5 * HOUR) if event.event_type == PAYMENT]
     assert (event.key, event.return_id, event.occurred_at) == ("ch_2", "2", NEAR)
+
+
+def test_a_refund_that_lands_before_its_charge_is_as_old_as_it_is(floor: Floor, warehouse: sa.Engine) -> None:
+    """As when Fivetran syncs Stripe for the first time: it is no news that the charge had succeeded long since."""
+    start(floor, "posthog", warehouse)
+    old = T0 - 20 * DAY
+    refunded_then = ret("posthog", 2, old, **refunded("posthog", (2, 2))[2])
+    land(floor.engine, returns("posthog", refunded_then) | {
+        "stripe.refund": [refund("re_2", "ch_2", old)], "shopify.transaction": [shopify_refund(2, "ch_2", old)],
+    })  # fmt: skip
+    floor.run(T0 + HOUR)
+    land(floor.engine, {"stripe.charge": [charge("ch_2", old, _fivetran_synced=T0 + 2 * HOUR)]})
+    floor.run(T0 + 3 * HOUR)
+    assert money(floor) == {"re_2": "2"}
+    assert [e.status for e in floor.events() if e.event_type == REFUND and e.key == "re_2"] == ["suppressed"]
 
 
 def test_what_links_a_refund_may_land_long_after_its_last_change(floor: Floor, warehouse: sa.Engine) -> None:

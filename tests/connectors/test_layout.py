@@ -17,7 +17,7 @@ from loop_attentive.settings import Shop
 from tests import connectors as landing
 from tests.connectors import LANDINGS, land, told
 from tests.connectors.test_story import events_of
-from tests.floor import HOUR, T0, Floor
+from tests.floor import DAY, HOUR, T0, Floor
 
 CONNECTORS = [name for name in LANDINGS if name != "canonical"]
 DOCS = Path(__file__).parents[2] / "docs"
@@ -299,6 +299,20 @@ def test_freshness_is_judged_by_the_connectors_own_record(floor: Floor, schema: 
     assert not fresh
     assert "last complete sync was at" in str(why_not)
     assert floor.fresh(at, 31) == (True, None)
+
+
+def test_what_other_sources_land_beside_loops_does_not_make_it_fresh(floor: Floor) -> None:
+    floor.settings(connector="dlt", schema="land")
+    loads = (("1", "loop", 30), ("2", "other", 1))
+    land(floor.engine, {
+        "land.returns": [{"id": "1", "state": "open", "created_at": T0 - DAY, "_dlt_id": "r1", "_dlt_load_id": "1"}],
+        "land._dlt_loads": [
+            {"load_id": load, "schema_name": name, "status": 0, "inserted_at": T0 - hours * HOUR}
+            for load, name, hours in loads
+        ],
+    })  # fmt: skip
+    floor.look(T0)
+    assert floor.one("SELECT synced_at FROM look") == (T0 - 30 * HOUR,)
 
 
 def test_a_rule_that_needs_what_the_connector_does_not_tell_is_off_and_says_so(

@@ -772,6 +772,36 @@ def test_somebody_elses_table_is_left_as_it_is(
 
 
 @IN_EACH_KIND
+def test_what_another_shops_sync_or_a_pipeline_of_ones_own_has_landed_is_left_as_it_is(
+    loop: Loop, api: LoopApi, destination: Any, warehouse: sa.Engine
+) -> None:
+    loop.put(ret(1))
+    sync(api, destination, SHOP, now=NOW)
+    loop.put(ret(2, NOW + MINUTE))
+    with pytest.raises(NeedsMending, match="holds a table returns that the sync did not make"):
+        sync(api, destination, Shop(name="outlet", loop_api="loop_api"), now=NOW + 5 * MINUTE)
+    assert rows(warehouse, "SELECT id FROM loop.returns") == [("1",)]
+    assert sync(api, destination, SHOP, now=NOW + 5 * MINUTE).returns == 1
+
+
+def test_a_list_of_any_length_is_divided() -> None:
+    """By the stretches' ends, not by calls within calls, of which Python takes a thousand."""
+    api = LoopApi.__new__(LoopApi)
+    asked: list[dict[str, Any]] = []
+
+    def page(question: dict[str, Any]) -> tuple[list[dict[str, Any]], str | None]:
+        asked.append(question)
+        start, end = (datetime.fromisoformat(question[side]) for side in ("from", "to"))
+        rows = [{"id": question["from"], "updated_at": question["from"]}]
+        return rows, "more" if end - start > timedelta(seconds=1) else None
+
+    vars(api)["_page"] = page
+    pages = list(api._listed("open", NOW, NOW + timedelta(seconds=3_000)))
+    assert [row["id"] for [row] in pages] == sorted(row["id"] for [row] in pages)
+    assert len(pages) == 3_000
+
+
+@IN_EACH_KIND
 def test_what_dlt_remembers_does_not_pile_up(
     loop: Loop, api: LoopApi, destination: Any, warehouse: sa.Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -135,7 +135,9 @@ WHERE NOT is_new AND fields <> '{}';
 -- A cancelled label is no label: one that never was any other begins when it is taken back.
 DELETE FROM mirror_label AS m
 USING label_in AS l
-WHERE l.is_revived AND m.shop = %(shop)s AND m.return_id = l.return_id AND m.number = l.number;
+WHERE
+    (SELECT bool_or(r.is_revived) FROM label_in AS r) -- seldom, and then nothing is looked for
+    AND l.is_revived AND m.shop = %(shop)s AND m.return_id = l.return_id AND m.number = l.number;
 
 INSERT INTO mirror_label AS m (
     shop, return_id, number, carrier, tracking_url, label_url, tracking_status, shipped, ever_shipped, created_at,

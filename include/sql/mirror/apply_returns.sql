@@ -75,6 +75,15 @@ ON CONFLICT (shop, return_id) DO UPDATE SET
     first_seen_at = coalesce(m.first_seen_at, excluded.first_seen_at),
     previous_look_at = CASE WHEN m.first_seen_at IS NULL THEN excluded.previous_look_at ELSE m.previous_look_at END;
 
+-- Pages that show where a package of somebody who said no goes are not held, nor those from before that was known.
+UPDATE mirror_label AS l
+SET tracking_url = NULL, label_url = NULL
+FROM return_in AS i
+WHERE
+    (SELECT bool_or(r.opted_out) FROM return_in AS r) -- seldom, and then nothing is looked for
+    AND i.opted_out AND l.shop = %(shop)s AND l.return_id = i.return_id
+    AND num_nonnulls(l.tracking_url, l.label_url) > 0;
+
 -- For the return's children: what changes while it is deleted, or as it comes or goes, is nobody's news.
 CREATE INDEX ON return_in (return_id);
 ANALYZE return_in (return_id);

@@ -18,10 +18,10 @@ SELECT
         ELSE CAST(r.amount / 100 AS DECIMAL(18, 3))
     END AS amount,
     r.currency, r.created_at,
-    GREATEST(r.synced_at, COALESCE(c.synced_at, r.synced_at), COALESCE(l.synced_at, r.synced_at)) AS synced_at,
+    GREATEST(r.synced_at, c.synced_at, COALESCE(l.synced_at, r.synced_at)) AS synced_at,
     r.created_epoch, r.metadata AS link, c.metadata AS charge_link, NULL AS matched, NULL AS matched_at
 FROM beside.refund AS r
-LEFT JOIN beside.payment AS c ON c.id = r.charge_id
+INNER JOIN beside.payment AS c ON c.id = r.charge_id -- one that has not landed yet would make it look like news when it does
 LEFT JOIN (
     SELECT o.charge_id, COUNT(*) AS refunds
     FROM beside.refund AS o
