@@ -85,6 +85,7 @@ def test_wrong_settings_are_an_import_error_that_names_them_and_keep_no_other_sh
         assert "freshness_hour" in error.splitlines()[-1]
         assert str(SHOPS_FILE.name) in error.splitlines()[-1]
         another = house.merchants["shadow"]
+        house.airflow.unpause(another.daily)
         another.succeeds(another.trigger(another.daily))
     finally:
         write_settings(SHOPS)
