@@ -159,6 +159,25 @@ def test_changes_that_the_preview_saw_first_are_sent_as_planned(shop: Floor, loo
     assert shop.conn.execute(decided).fetchall() == [(3,)]
 
 
+def test_a_plan_by_a_look_that_is_kept_is_of_what_that_saw(shop: Floor) -> None:
+    """A preview shares a whole look of the last minutes; what comes to the same state later is another event."""
+    wanted = Range(T0.date(), NOW.date(), ["Loop Label Updated"])
+
+    def becomes(status: str, at: datetime) -> None:
+        shop.label("1", "1Z1", status=status, created_at=NOW - 2 * DAY, updated_at=at)
+        shop.look(at, whole=at == NOW)
+
+    shop.ret("1", created_at=NOW - 2 * DAY, updated_at=NOW - 2 * DAY)
+    becomes("new", NOW - 2 * HOUR)
+    becomes("in_transit", NOW)
+    assert "**1 events would be sent**" in preview(shop, wanted, at=NOW + timedelta(minutes=5))
+    [(_, key)] = planned(shop)
+    becomes("failure", NOW + HOUR)
+    becomes("in_transit", NOW + 2 * HOUR)
+    assert send(shop, wanted, at=NOW + 3 * HOUR) == {"to send": 1}
+    assert [e.key for e in shop.events() if e.status == "pending"] == [key]
+
+
 def test_it_goes_on_where_it_was_broken_off(shop: Floor, monkeypatch: pytest.MonkeyPatch) -> None:
     shop.ret("1", created_at=NOW - HOUR)
     shop.label("1", "1Z1", created_at=NOW - HOUR)

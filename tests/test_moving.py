@@ -23,6 +23,7 @@ from tests.floor import DAY, HOUR, T0, Floor
 from tests.sending import KEY, Book, Sending
 
 CREATED, LABEL = "Loop Return Created", "Loop Label Created"
+MISSING = "Loop Exchange Out Of Stock"
 
 RESTORE = Path(__file__).parents[1] / "docs" / "restore.md"
 
@@ -160,6 +161,7 @@ def test_after_a_restore_nothing_is_sent_twice_and_what_lies_between_is_listed(
     floor.ret("4", created_at=T0 + 3 * HOUR)
     floor.label("4", "1Z4", created_at=T0 + 4 * HOUR)
     place.run(T0 + 5 * HOUR)
+    floor.item("1", "9", out_of_stock=True)  # after the last run: nobody was told
     sent = place.received()
     assert sent == Counter({(CREATED, n): 1 for n in "1234"} | {(LABEL, "4"): 1})
 
@@ -180,6 +182,7 @@ def test_after_a_restore_nothing_is_sent_twice_and_what_lies_between_is_listed(
         [listing] = re.findall(r"```sql\n(.*?);\n", RESTORE.read_text(encoding="utf-8"), re.DOTALL)
         between = [row[:4] for row in conn.execute(listing).fetchall()]
         assert between == [
+            (MISSING, "suppressed", "baseline", 1),
             (LABEL, "suppressed", "baseline", 1),
             (CREATED, "held", "restored", 1),
             (CREATED, "suppressed", "baseline", 1),

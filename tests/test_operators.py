@@ -13,10 +13,11 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 from airflow.sdk import Connection
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from loop_attentive import db, people, settings
+from loop_attentive import db, decisions, people, settings
 from loop_attentive.attentive import AttentiveHook, account
+from loop_attentive.decision_operators import ProposeOperator, SwitchOperator
 from loop_attentive.errors import NeedsMending
 from loop_attentive.operators import (
     AuditOperator,
@@ -179,6 +180,45 @@ def test_a_run_that_adds_up_fails_where_a_step_did(floor: Floor) -> None:
     the_run(floor, CREATED, at=T0 + HOUR)
     with pytest.raises(AirflowFailException, match=r"^Failed before: qualify\.return_created; their logs say why"):
         audit_of(floor, CREATED, failed="qualify.return_created")
+
+
+def by_a_form(**params: Any) -> Any:
+    """The context of a run that somebody triggered."""
+    return {"dag_run": SimpleNamespace(dag_id="d", run_id="r", triggering_user_name="ann"), "params": params}
+
+
+def test_a_cleared_stop_that_was_undone_since_does_not_look_as_if_it_had_stopped(floor: Floor) -> None:
+    switch = SwitchOperator(task_id="switch", shop="default")
+    stop = by_a_form(action="stop", why="a wrong text")
+    assert switch.step(stop, floor.conn, floor.shop) == {"sending": "off"}
+    assert switch.step(stop, floor.conn, floor.shop) == {"sending": "off"}, "cleared while it holds"
+    decisions.throw_switch(
+        floor.conn, decisions.Asker("default", "d", "another"), action="go on", who="bob", why="mended"
+    )
+    with pytest.raises(NeedsMending, match=r"^This run's 'stop' was undone since: sending of shop default is on\."):
+        switch.step(stop, floor.conn, floor.shop)
+
+
+def test_a_cleared_run_that_has_decided_asks_about_nothing_else(floor: Floor) -> None:
+    floor.start()
+    floor.ret("1", created_at=T0 + HOUR / 2)
+    floor.settings(max_events_per_run=0)
+    floor.run(T0 + HOUR, CREATED)
+    form = by_a_form(
+        action="send", states=["held"], why="a sale", reason=None, events=[], returns=[], of_run=None, unasked=False,
+        **{"from": None, "to": None},
+    )  # fmt: skip
+    propose = ProposeOperator(task_id="propose", shop="default")
+    assert propose.step(form, floor.conn, floor.shop).startswith("**Send 1 events**")
+    asker = decisions.Asker("default", "d", "r")
+    held = decisions.Selection(action="send", states=["held"], why="a sale")
+    assert decisions.decide(floor.conn, floor.shop, asker, held, who="ann").events == 1
+
+    floor.ret("2", created_at=T0 + HOUR * 1.5)
+    floor.run(T0 + 2 * HOUR, CREATED)
+    with pytest.raises(AirflowSkipException, match="This run has made its decision"):
+        propose.step(form, floor.conn, floor.shop)
+    assert decisions.propose(floor.conn, floor.shop, asker._replace(run_id="anew"), held).events == 1
 
 
 def test_somebody_is_told_of_a_run_that_failed(

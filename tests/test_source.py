@@ -301,8 +301,12 @@ def test_a_time_zone_that_is_put_right_leaves_no_newer_row_out(floors: Callable[
     floor.ret("1", created_at="2026-02-20 09:00", **at)
     floor.label("1", status="new", created_at="2026-02-20 09:00", **at)
     floor.ret("2", **dict.fromkeys(("created_at", "updated_at", "synced_at"), "2026-02-20 09:00"))
+    floor.label("9", status="new", created_at="2026-02-20 09:00", **at)  # waits for its return
     floor.start()
+    floor.look(T0 + HOUR / 2, whole=True)
     floor.settings(time_zone="UTC")
+    assert floor.look(T0 + HOUR * 0.6, whole=True).as_of == T0 + HOUR * 0.6, "no look by the wrong zone serves"
+    assert floor.one("SELECT updated_at FROM mirror_waiting") == (T0 - HOUR,)
     later = dict.fromkeys(("updated_at", "synced_at"), "2026-03-01 12:30")
     floor.ret("1", state="closed", created_at="2026-02-20 09:00", **later)
     floor.label("1", status="in_transit", created_at="2026-02-20 09:00", **later)
@@ -311,7 +315,7 @@ def test_a_time_zone_that_is_put_right_leaves_no_newer_row_out(floors: Callable[
         (name, T0 + HOUR / 2) for name in changes
     }
     assert floor.run(T0 + 2 * HOUR) == []
-    assert read(floor, T0 + 6 * HOUR) == 2, "by its cursor again"
+    assert read(floor, T0 + 6 * HOUR) == 3, "by its cursor again"
 
 
 def test_ten_rows_a_chunk_or_all_at_once_is_the_same(floor: Floor, monkeypatch: pytest.MonkeyPatch) -> None:

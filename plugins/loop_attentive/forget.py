@@ -172,12 +172,10 @@ def main() -> int:
 
 def run(shop: str | None, delete_at_attentive: bool) -> int:
     shops = settings.load()
-    if shop and shop not in shops:
-        raise NeedsMending(f"There is no shop {shop}: include/shops.yaml has {', '.join(shops)}.")
+    chosen = [settings.shop(shop).name] if shop else list(shops)
     with db.connect(ledger(), autocommit=True) as conn:
         revision.check(conn)
         transports = know_accounts(conn, shops)
-        chosen = [shop] if shop else list(shops)
         deletion = Deletion(_for_each(chosen, shops, transports)) if delete_at_attentive else None
         lines = sys.stdin.buffer.read().decode("utf-8", "replace").split("\n")
         found = {name: read(lines, shops[name]) for name in chosen}

@@ -21,6 +21,10 @@ from loop_attentive.settings import Shop
 TIMEOUT = aiohttp.ClientTimeout(total=10.0)
 
 
+Post = Callable[[str], None]
+"""Posts a message, or raises NotTold."""
+
+
 class Held(NamedTuple):
     """Events of a type that a run has held."""
 
@@ -66,7 +70,13 @@ def failed(shop: Shop, dag_id: str, run_id: str, why: str, ui: str = "") -> str:
     )
 
 
-def tell(conn: psycopg.Connection[Any], shop: Shop, post: Callable[[str], None], ui: str = "") -> int:
+def tell_one(post: Post, message: str) -> int:
+    """Posts one message; how many that are."""
+    post(message)
+    return 1
+
+
+def tell(conn: psycopg.Connection[Any], shop: Shop, post: Post, ui: str = "") -> int:
     """Posts a message for each run of the shop's last day that has held what nobody was told of; how many messages.
 
     Each is told once: what was posted is committed with its message, and what another task is telling is left to it.

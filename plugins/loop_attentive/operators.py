@@ -381,7 +381,7 @@ class AuditOperator(StepOperator):
         with suppress(NeedsMending):  # wrong settings name no connection that could be trusted
             shop = settings.shop(self.shop)
             message = notify.failed(shop, dag_run.dag_id, dag_run.run_id, why, ui())
-            self.post(shop, lambda post: post(message))
+            self.tell_somebody(shop, lambda post: notify.tell_one(post, message))
 
     def step(self, context: Context, conn: psycopg.Connection[Any], shop: Shop) -> dict[str, int]:
         failed = failed_steps(context)
@@ -399,7 +399,7 @@ class AuditOperator(StepOperator):
             self.log.warning("Left for later: %s.", ", ".join(f"{count} {state}" for state, count in left.items()))
         if held := notify.held_by(conn, run.run_key):
             self.log.warning(notify.text(shop, context["dag_run"].dag_id, context["dag_run"].run_id, held, ui()))
-        self.post(shop, lambda post: notify.tell(conn, shop, post, ui()))
+        self.tell_somebody(shop, lambda post: notify.tell(conn, shop, post, ui()))
         if summary.problems:
             raise AirflowFailException("The run does not add up: " + "; ".join(summary.problems) + ".")
         if failed:
@@ -415,16 +415,16 @@ class AuditOperator(StepOperator):
         if lines := audit.releasable(conn, shop, run, self.event_types):
             self.log.info("Of this interval loop_attentive_resolve could release:\n%s", "\n".join(lines))
 
-    def post(self, shop: Shop, tell: Callable[[Callable[[str], None]], object]) -> None:
-        """Tells somebody where the shop says to; a run is none the worse when that fails. tell: does so, by a function
-        that posts a message.
-        """
+    def tell_somebody(self, shop: Shop, tell: Callable[[notify.Post], int]) -> None:
+        """Tells somebody where the shop says to; a run is none the worse when that fails. tell: how many messages."""
         if shop.notify is None:
             return
         try:
-            tell(notify.webhook(connection(shop.notify)).post)
+            told = tell(notify.webhook(connection(shop.notify)).post)
         except (NeedsMending, notify.NotTold) as error:
             self.log.warning("Nobody was notified through connection %s: %s", shop.notify, error)
+        else:
+            self.log.info("%d messages were posted through connection %s.", told, shop.notify)
 
 
 def ui() -> str:

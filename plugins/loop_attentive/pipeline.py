@@ -30,7 +30,7 @@ SEND = """Each batch: lease, mark, send, settle. The ledger decides what leaves,
 pace of the Attentive account, so that a retry, a cleared task or a second run sends nothing twice."""
 
 PURGE = """Deletes from the ledger what is older than the shop's `retention_days`, in small steps and for ten minutes at
-most; their counts stay (`audit_purged`). It rests three quarters of the time, so that sending is not slowed."""
+most; their counts stay (`audit_purged`). It rests three quarters of the time, so that sending is hardly slowed."""
 
 AUDIT = """Sums the run up in its log and fails when it does not add up: rows yielded = new + known, new events = the
 sum of their states, attempts = requests. It runs whatever happened before it, and fails when a step before it did."""

@@ -157,10 +157,11 @@ def _prepare_place(pipeline: dlt.Pipeline, states: str, shop: Shop) -> None:
     with cast(Any, pipeline.destination_client()) as client:
         looked_for = client.get_storage_tables(["returns", states])
         found = {name for name, columns in looked_for if columns}
-        who_landed = _pipelines(client.sql_client, states) if states in found else set()
+        landed_by: set[str] = set()
         if states in found:
+            landed_by = _pipelines(client.sql_client, states)
             _forget_old_states(client.sql_client, states, pipeline.pipeline_name)
-    if "returns" in found and pipeline.pipeline_name not in who_landed:
+    if "returns" in found and pipeline.pipeline_name not in landed_by:
         raise NeedsMending(
             f"The schema {shop.source_schema} of connection {shop.warehouse} holds a table returns that the sync did "
             "not make, and must not change: give the shop a `schema` of its own, such as loop_synced."
