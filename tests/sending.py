@@ -28,6 +28,14 @@ CREATED, UPDATED, EXPIRING = "Loop Return Created", "Loop Return Status Updated"
 EXPIRED, NOTICE, REFUND = "Loop Return Expired", "Loop Instant Exchange Notice", "Loop Refund Transaction"
 
 
+class Chance(random.Random):
+    """As a seed has it, but for the bits that a sender draws for its lease: in no process may two have the same."""
+
+    def getrandbits(self, k: int, /) -> int:
+        super().getrandbits(k)
+        return random.SystemRandom().getrandbits(k)
+
+
 def event_body(return_id: str) -> dict[str, Any]:
     return {
         "user": {"phone": "+12125550123", "email": f"jane.doe.{return_id}@example.com"},
@@ -162,6 +170,7 @@ class Sending:
         patience: float = 0.0,
         still_due: Callable[[EventType], str] | None = None,
         requests_per_second: int | None = None,
+        map_index: int = -1,
         try_number: int = 1,
         through: Callable[[AttentiveTransport], Transport] = lambda transport: transport,
         **options: Any,
@@ -170,9 +179,10 @@ class Sending:
         async with self.transport() as transport:
             limit = requests_per_second or self.book.shop.requests_per_second
             pace = Pace(line, transport.account, self.book.shop.name, limit)
+            origin = Origin(self.book.run_key, map_index=map_index, try_number=try_number)
             return await deliver(
-                line, self.book.shop, batch, Origin(self.book.run_key, try_number=try_number), through(transport), pace,
-                stop=stop, patience=patience, still_due=still_due or still_due_of(), rng=random.Random(self.seed),
+                line, self.book.shop, batch, origin, through(transport), pace,
+                stop=stop, patience=patience, still_due=still_due or still_due_of(), rng=Chance(self.seed),
                 **options,
             )  # fmt: skip
 

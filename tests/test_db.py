@@ -1,6 +1,7 @@
 """The sessions of the ledger's database: ours whatever the server, the database or the role has set for others."""
 
 import asyncio
+from typing import Any
 
 import psycopg
 import pytest
@@ -46,6 +47,7 @@ def test_what_is_set_for_others_changes_nothing(ledger: str, caplog: pytest.LogC
         lock_timeout="1ms",
         idle_in_transaction_session_timeout="10ms",
         idle_session_timeout="50ms",
+        synchronous_commit="off",
     )
     migrate(ledger)
     floor.close()
@@ -70,6 +72,19 @@ def test_what_is_set_for_others_changes_nothing(ledger: str, caplog: pytest.LogC
     tell(book, story, limit=None)
     assert book.states() == {"accepted": 130}
     assert "cannot be reached" not in caplog.text
+
+
+def test_what_is_committed_is_on_the_disk(ledger: str) -> None:
+    """A mark that a server forgets when it falls over lets its event be sent again."""
+    set_for_others(ledger, synchronous_commit="off")
+
+    async def senders() -> Any:
+        async with await db.aconnect(ledger) as conn:
+            return await (await conn.execute("SHOW synchronous_commit")).fetchone()
+
+    assert asyncio.run(senders()) == ("on",)
+    with db.connect(ledger) as conn:
+        assert conn.execute("SHOW synchronous_commit").fetchone() == ("on",)
 
 
 def test_a_database_that_can_only_be_read_is_told_in_one_line(ledger: str) -> None:

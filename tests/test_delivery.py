@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import random
 import signal
 import socket
 import subprocess
@@ -25,7 +24,7 @@ from loop_attentive.attentive import Answer, AttentiveTransport, Departure, Tran
 from loop_attentive.delivery import AHEAD, FIRST_UNDER_WAY, RENEW_EVERY, Batch, NothingSent
 from loop_attentive.errors import NeedsMending
 from loop_attentive.ledger import LEASE, Ledger, Marked, Origin, Settled
-from loop_attentive.reconnect import ANSWER_WITHIN
+from loop_attentive.reconnect import ANSWER_WITHIN, Connection
 from loop_attentive.settings import Shop
 from sandbox.attentive import Fault, Standin
 from tests.floor import DAY, HOUR, Floor
@@ -38,6 +37,7 @@ from tests.sending import (
     REFUND,
     UPDATED,
     Book,
+    Chance,
     Sending,
     bare_server,
     busiest_second,
@@ -208,6 +208,55 @@ def test_a_wrong_key_stops_the_run_and_harms_no_event(book: Book) -> None:
     tell(book, story)
     assert book.states()["pending"] == 400 - book.states()["accepted"]
     assert book.one("SELECT count(*) FROM attempt WHERE http_status = 401") > 0
+
+
+def test_what_one_batch_was_refused_no_other_batch_of_the_run_asks_for(book: Book) -> None:
+    book.add_many(40, CREATED)
+    book.add_many(40, UPDATED)
+
+    async def story(standin: Standin, sending: Sending) -> None:
+        standin.faults.append(Fault(status=403, type=CREATED))
+        await sending(Batch(0, 2), map_index=0)
+        asked = len(standin.received)
+        assert (await sending(Batch(1, 2), map_index=1)).stopped_types == {CREATED}
+        assert all(record.type == UPDATED for record in standin.received[asked:])
+
+    tell(book, story)
+
+
+def test_a_wrong_key_stops_every_batch_of_the_run(book: Book) -> None:
+    book.add_many(40)
+
+    async def story(standin: Standin, sending: Sending) -> None:
+        standin.faults.append(Fault(status=401))
+        with pytest.raises(NeedsMending, match="does not know the API key"):
+            await sending(Batch(0, 2), map_index=0)
+        asked = len(standin.received)
+        with pytest.raises(NeedsMending, match="does not know the API key"):
+            await sending(Batch(1, 2), map_index=1)
+        assert len(standin.received) == asked
+        standin.faults.clear()
+        await sending(try_number=2)
+
+    tell(book, story)
+    assert book.states() == {"accepted": 40}
+
+
+@pytest.mark.parametrize("fault", [Fault(status=429), Fault(status=500), Fault(status=503), Fault(kind="reset")])
+def test_a_run_that_gets_nothing_done_says_so(book: Book, fault: Fault) -> None:
+    book.add_many(10)
+
+    async def story(standin: Standin, sending: Sending) -> None:
+        standin.faults.append(fault)
+        assert (await sending()).fruitless
+        standin.faults.clear()
+        in_two_minutes(book)
+        assert not (await sending()).fruitless
+        standin.faults.append(fault)
+        book.add(UPDATED, "77")
+        assert not (await sending()).fruitless, "the run has sent something"
+
+    tell(book, story)
 
 
 @pytest.mark.parametrize("status", [403, 404, 302, 308])
@@ -867,7 +916,7 @@ def test_an_accepted_attempt_decides_whatever_the_others_say(book: Book) -> None
 async def ledger_of(book: Book) -> AsyncIterator[Ledger]:
     """What a sender says to the ledger, without the sender."""
     line = partial(db.aconnect, book.conninfo, autocommit=True)
-    ledger = Ledger(line, book.shop, Batch(), Origin(book.run_key), still_due_of(), random.Random(7), None)
+    ledger = Ledger(line, book.shop, Batch(), Origin(book.run_key), still_due_of(), Chance(7), None)
     try:
         yield ledger
     finally:
@@ -882,8 +931,8 @@ def test_a_mark_of_long_ago_is_found_whenever_its_lease_ends(book: Book) -> None
         async with ledger_of(book) as theirs, ledger_of(book) as ours:
             await theirs.mark(await theirs.claim(1, from_the_oldest=True))
             book.run("UPDATE event SET sent_at = now() - interval '1 hour' WHERE status = 'sending'")
-            await ours.claim(1, from_the_oldest=True)
-            await ours.mark(list(ours.in_hand.values()))
+            await ours.release(await ours.claim(1, from_the_oldest=True))
+            await theirs.mark(await theirs.claim(1, from_the_oldest=True))
             assert (book.event(old)["status"], book.event(new)["status"]) == ("sending", "sending")
             book.run("UPDATE event SET lease_until = now() - interval '1 second' WHERE status = 'sending'")
             await ours.claim(1, from_the_oldest=False)
@@ -896,10 +945,143 @@ async def marked_again(ledger: Ledger, book: Book) -> list[Marked]:
     """The two marks of the one event, whose first was given up for lost."""
     [first], _ = await ledger.mark(await ledger.claim(1, from_the_oldest=True))
     book.run("UPDATE event SET lease_until = now() - interval '1 second'")
-    await ledger.claim(1, from_the_oldest=True)
+    async with ledger_of(book) as another:
+        await another.claim(1, from_the_oldest=True)
     in_two_minutes(book)
     [second], _ = await ledger.mark(await ledger.claim(1, from_the_oldest=True))
     return [first, second]
+
+
+def test_nobody_takes_hold_of_what_another_has_in_hand(book: Book) -> None:
+    event_id = book.add()
+
+    async def story() -> None:
+        async with ledger_of(book) as theirs, ledger_of(book) as ours:
+            claimed = await theirs.claim(1, from_the_oldest=True)
+            before = book.event(event_id)
+            assert await ours.claim(1, from_the_oldest=True) == []
+            assert await ours.mark(claimed) == ([], Counter())
+            ours.in_hand[event_id] = claimed[0]
+            await ours.renew()
+            await ours.release(claimed)
+            assert book.event(event_id) == before
+            [mark], _ = await theirs.mark(claimed)
+            await ours.release(claimed)
+            assert book.states() == {"sending": 1}
+            await theirs.settle([Settled(mark, Answer("accepted", 200), time.monotonic(), 0.0)], time.monotonic)
+
+    asyncio.run(story())
+    assert book.states() == {"accepted": 1}
+
+
+def test_what_a_sender_has_under_way_it_does_not_give_up_itself(book: Book) -> None:
+    """The database was away for longer than a lease: the answers are in hand, and the claim comes before them."""
+    event_id = book.add()
+
+    async def story() -> None:
+        async with ledger_of(book) as ledger:
+            [mark], _ = await ledger.mark(await ledger.claim(1, from_the_oldest=True))
+            book.run("UPDATE event SET sent_at = sent_at - interval '1 hour', lease_until = now() - interval '1 hour'")
+            assert await ledger.claim(1, from_the_oldest=True) == []
+            assert book.states() == {"sending": 1}
+            await ledger.settle([Settled(mark, Answer("accepted", 200), time.monotonic(), 0.0)], time.monotonic)
+
+    asyncio.run(story())
+    assert book.states() == {"accepted": 1}
+    assert [attempt["outcome"] for attempt in book.attempts(event_id)] == ["accepted"]
+
+
+def test_what_is_found_lost_is_sent_again_two_minutes_after_that(book: Book) -> None:
+    """Whoever has its answer after all, and gets its database back with the others, writes it until then."""
+    event_id = book.add()
+
+    async def story() -> None:
+        async with ledger_of(book) as theirs, ledger_of(book) as ours:
+            await theirs.mark(await theirs.claim(1, from_the_oldest=True))
+            book.run("UPDATE event SET sent_at = sent_at - interval '1 hour', lease_until = now() - interval '1 hour'")
+            assert await ours.claim(1, from_the_oldest=True) == []
+
+    asyncio.run(story())
+    assert book.event(event_id)["status"] == "unknown"
+    assert book.one("SELECT resend_at - now() BETWEEN interval '110 seconds' AND interval '2 minutes' FROM event")
+
+
+def test_a_mark_that_nobody_heard_of_is_taken_back_though_an_older_one_is_under_way(book: Book) -> None:
+    book.add()
+
+    async def story() -> None:
+        async with ledger_of(book) as ledger:
+            first, second = await marked_again(ledger, book)
+            ledger.under_way = {first.claimed.event_id: first}
+            async with await db.aconnect(book.conninfo, autocommit=True) as line:
+                await ledger._restore(line)
+            assert book.event(second.claimed.event_id)["attempts"] == first.attempt
+
+    asyncio.run(story())
+    assert book.states() == {"unknown": 1}
+
+
+def test_who_stands_still_inside_a_claim_keeps_nobody_waiting_for_long(
+    book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(db, "STANDS_STILL", "500ms")
+    book.add_many(50)
+
+    async def story(standin: Standin, sending: Sending) -> None:
+        frozen = await db.aconnect(book.conninfo, autocommit=True)
+        await frozen.execute("BEGIN")
+        await frozen.execute("SELECT FROM event FOR UPDATE")
+        assert (await sending(patience=10)).counts == {"accepted": 50}
+        await frozen.close()
+
+    tell(book, story)
+    assert book.states() == {"accepted": 50}
+
+
+def test_a_sender_whose_session_was_ended_goes_on_with_another(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(db, "STANDS_STILL", "200ms")
+    book.add()
+
+    async def story() -> int:
+        async with ledger_of(book) as ledger:
+            stands_still = [True, False]
+
+            async def work(line: Connection) -> int:
+                async with line.transaction():
+                    await line.execute("SELECT FROM event FOR UPDATE")
+                    if stands_still.pop(0):
+                        time.sleep(0.5)
+                    return (await line.execute("SELECT FROM event")).rowcount
+
+            return await ledger._feeding.run(work)
+
+    assert asyncio.run(story()) == 1
+
+
+def test_answers_do_not_wait_for_the_pace(book: Book) -> None:
+    """Another worker stands still while it has the account's row, and a 429 is to be told of."""
+    book.add_many(40)
+
+    async def story(standin: Standin, sending: Sending) -> None:
+        standin.faults.append(Fault(delay=0.5, count=30))
+        running = asyncio.create_task(sending(patience=2))
+        while len(standin.received) < 30:
+            await asyncio.sleep(0.01)
+        standin.faults[:] = [Fault(status=429)]
+        with psycopg.connect(book.conninfo) as holder:
+            holder.execute("SELECT FROM loop_attentive.pace FOR UPDATE")
+            while not any(record.status == 429 for record in standin.received):
+                await asyncio.sleep(0.01)
+            given_up_at = time.monotonic() + 2.0
+            while book.states().get("accepted", 0) < 30:
+                assert time.monotonic() < given_up_at, book.states()
+                await asyncio.sleep(0.02)
+            holder.rollback()
+        standin.faults.clear()
+        await running
+
+    tell(book, story)
+    assert book.states() == {"accepted": 40}
 
 
 def test_answers_of_two_attempts_that_come_together(book: Book) -> None:

@@ -1,8 +1,9 @@
 """The ledger's database (PostgreSQL: mirror and ledger): SQL files and connections."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import cache
-from typing import Any, LiteralString
+from typing import Any, LiteralString, cast
 
 import psycopg
 from psycopg import conninfo as libpq
@@ -23,6 +24,12 @@ SETTINGS = {
     "work_mem": "64MB",
     "temp_buffers": "64MB",
     "jit": "off",
+    # What was committed has happened, a mark above all: a server that forgets one lets its event be sent again.
+    "synchronous_commit": "on",
+    # Whoever is cut off holds its locks for two minutes, and not for the hours that the system would wait.
+    "tcp_keepalives_idle": "60",
+    "tcp_keepalives_interval": "10",
+    "tcp_keepalives_count": "6",
     # Looks take turns, and each sees what the one before has committed.
     "default_transaction_isolation": r"read\ committed",
     # A look waits for its turn and for the warehouse, inside its transaction, for as long as its task may.
@@ -35,6 +42,9 @@ SETTINGS = {
 
 TIMES = "SET timezone = 'UTC'; SET datestyle = 'ISO'"
 """As SETTINGS, but PGTZ and PGDATESTYLE in the environment would prevail over what a session begins with."""
+
+STANDS_STILL = "20s"
+"""How long a sender may do nothing inside a transaction until the server ends its session: others wait for the rows."""
 
 HAS_TRANSACTION_TIMEOUT = 170_000
 NO_TRANSACTION_TIMEOUT = "SET transaction_timeout = 0"
@@ -53,9 +63,37 @@ LIBPQ_OPTIONS = frozenset(
 
 
 @cache
-def sql(name: str) -> str:
+def sql(name: str) -> LiteralString:
     """The text of include/sql/<name>.sql."""
-    return (INCLUDE / "sql" / f"{name}.sql").read_text(encoding="utf-8")
+    return cast(LiteralString, (INCLUDE / "sql" / f"{name}.sql").read_text(encoding="utf-8"))
+
+
+def script(cur: psycopg.Cursor[Any], name: str, parameters: dict[str, Any]) -> int:
+    """Runs the statements of include/sql/<name>.sql; the number of rows that the last one touched."""
+    cur.execute(sql(name), parameters)
+    while cur.nextset():
+        pass
+    return cur.rowcount
+
+
+def scalar(
+    line: psycopg.Connection[Any] | psycopg.Cursor[Any],
+    query: LiteralString | composed.Composed,
+    parameters: Sequence[Any] | Mapping[str, Any] = (),
+) -> Any:
+    """The first value of the answer's first row; None where there is no row."""
+    row = line.execute(query, parameters).fetchone()
+    return row[0] if row else None
+
+
+def now(line: psycopg.Connection[Any] | psycopg.Cursor[Any]) -> datetime:
+    """By the ledger's clock, UTC."""
+    return cast(datetime, scalar(line, "SELECT clock_timestamp()")).astimezone(UTC)
+
+
+def wait_for_turn(line: psycopg.Connection[Any] | psycopg.Cursor[Any], what: str) -> None:
+    """Has something of a shop to oneself until the transaction ends. what: is done, with the shop's name."""
+    line.execute("SELECT pg_advisory_xact_lock(hashtextextended('loop_attentive ' || %s, 0))", (what,))
 
 
 def copy(cur: psycopg.Cursor[Any], table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -125,6 +163,7 @@ async def aconnect(conninfo: str, *, autocommit: bool = False) -> psycopg.AsyncC
         await connection.close()
         raise psycopg.OperationalError("The database can only be read just now.")
     await connection.execute(once_connected(connection.info.server_version))
+    await connection.execute("SELECT set_config('idle_in_transaction_session_timeout', %s, false)", (STANDS_STILL,))
     await connection.commit()
     return connection
 

@@ -70,6 +70,8 @@ FRUITLESS = {
 }
 """Outcomes that get nothing done: what is waited for then, and for how many seconds."""
 
+FRUITFUL = frozenset(get_args(Outcome)) - FRUITLESS.keys()
+
 FRUITLESS_SAT_OUT = 60.0
 """Seconds without any other outcome; the sender comes back later then, however soon the next event is due."""
 
@@ -92,9 +94,10 @@ class Delivered:
     """What a delivery did, and what is left.
 
     counts: answers by outcome, and what the last judgement left out: expired, no longer (true), waits (for the source),
-    opted out.
+    opted out, past resending, not now.
     requests: made by the transport. pending: events of the batch that are left so. come_back_at: when the next of
     them, or of those to be sent again, may leave (UTC), or None. waits_for: what keeps it from leaving sooner.
+    fruitless: the run has made requests, and Attentive has answered none of them but with an error of its own.
     stopped: it was told to stop before it was done. stopped_types: refused by Attentive in this run.
     """
 
@@ -103,6 +106,7 @@ class Delivered:
     pending: int
     come_back_at: datetime | None
     waits_for: str | None
+    fruitless: bool
     stopped: bool
     stopped_types: frozenset[str]
 
@@ -324,12 +328,15 @@ class Sender:
         self._halt = asyncio.Event()
         self.room_changed = asyncio.Event()
         self._something_to_settle = asyncio.Event()
+        self._something_to_tell = asyncio.Event()
         self._settled = asyncio.Event()
         self._all_landed = False
 
     async def run(self) -> Delivered:
         """See deliver."""
         watching = asyncio.create_task(self._halt_when_told())
+        telling = asyncio.create_task(self._tell_urgent_news())
+        telling.add_done_callback(self._fail_with)
         settling = asyncio.create_task(self._settle_until_all_landed())
         settling.add_done_callback(lambda _: self._halt.set())
         try:
@@ -343,7 +350,9 @@ class Sender:
                 await settling
             return await self._finish()
         finally:
-            watching.cancel()
+            for task in (watching, telling):
+                task.cancel()
+            await asyncio.gather(watching, telling, return_exceptions=True)
             await self.ledger.close()
             await self.pace.disconnect()
 
@@ -360,6 +369,8 @@ class Sender:
     async def _feed(self) -> None:
         """Until nothing is left that may leave soon: keeps events in hand, and marks ahead."""
         await self.ledger.begin()
+        if self.ledger.key_was_refused:
+            self._fail(self._wrong_key())
         while not self._halt.is_set():
             await self._put_down_stopped_types()
             await self._claim_when_low()
@@ -464,6 +475,9 @@ class Sender:
     def _land(self, task: asyncio.Task[None]) -> None:
         self._flights.discard(task)
         self.room_changed.set()
+        self._fail_with(task)
+
+    def _fail_with(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and isinstance(error := task.exception(), Exception):
             self._fail(error)
 
@@ -495,17 +509,22 @@ class Sender:
             case "throttled":
                 self.pace.pause(answer.retry_after)
             case "unauthorized":
-                self._fail(
-                    NeedsMending(
-                        f"Attentive does not know the API key of connection {self._connection_id} (HTTP 401): "
-                        "put a valid one into its password. The events stay pending."
-                    )
-                )
+                self._fail(self._wrong_key())
             case "refused":
                 self._stop_type(flight.mark.claimed.event_type, answer)
             case "rejected":
                 self._count_rejected(answer)
         self._count_fruitless(answer, at)
+        if self.pace.has_urgent_news:
+            self._something_to_tell.set()
+
+    async def _tell_urgent_news(self) -> None:
+        """Beside the settler: no answer in hand waits for the pace's row, which another worker may hold."""
+        while True:
+            await self._something_to_tell.wait()
+            self._something_to_tell.clear()
+            with suppress(db.DatabaseAway):  # who asks for permits finds out by itself
+                await self.pace.tell()
 
     def _delay(self, answer: Answer, attempt: int) -> float:
         """Seconds until the event may leave again, should it have to."""
@@ -517,6 +536,12 @@ class Sender:
                 return max(self._rng.uniform(0, longest), SHORTEST_DELAY)
             case _:
                 return 0.0
+
+    def _wrong_key(self) -> NeedsMending:
+        return NeedsMending(
+            f"Attentive does not know the API key of connection {self._connection_id} (HTTP 401): "
+            "put a valid one into its password. The events stay pending."
+        )
 
     def _fail(self, error: Exception) -> None:
         self._failure = self._failure or error
@@ -567,8 +592,6 @@ class Sender:
     async def _settle(self) -> None:
         answers, self._answers = self._answers, []
         called_back, self._called_back = self._called_back, []
-        if self.pace.has_urgent_news:
-            await self.pace.tell()
         if answers:
             await self.ledger.settle(answers, self.monotonic)
         if called_back:
@@ -583,6 +606,7 @@ class Sender:
         await self.pace.close()
         await self._raise_what_stopped_it()
         left = await self.ledger.left()
+        fruitless = self._counts.keys().isdisjoint(FRUITFUL) and await self.ledger.came_to_nothing_but(*FRUITLESS)
         moments = [left.at] if left.at else []
         if self._come_back_in is not None:
             moments = [left.now + timedelta(seconds=self._come_back_in)]
@@ -592,6 +616,7 @@ class Sender:
             pending=left.pending,
             come_back_at=min(moments, default=None),
             waits_for=self._waits_for or left.why,
+            fruitless=fruitless,
             stopped=self._stop.is_set(),
             stopped_types=frozenset(self.ledger.stopped_types),
         )

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from typing import Any, NamedTuple, cast
+from typing import Any, LiteralString, NamedTuple, cast
 
 from psycopg.rows import dict_row
 
@@ -117,6 +117,7 @@ class Ledger:
         self.in_hand: dict[uuid.UUID, Claimed] = {}
         self.under_way: dict[uuid.UUID, Marked] = {}
         self.stopped_types: set[str] = set()
+        self.key_was_refused = False
         self._still_due = still_due
         self._now = now
         self._lease = uuid.UUID(int=rng.getrandbits(128), version=4)
@@ -139,9 +140,11 @@ class Ledger:
 
     async def begin(self) -> None:
         await self._feeding.run(self._statement("judge_reminders_again", self._batch))
-        self.stopped_types |= await self._feeding.run(self._refused_before)
+        refused = await self._feeding.run(self._refused_before)
+        self.key_was_refused = None in refused
+        self.stopped_types |= {event_type for event_type in refused if event_type is not None}
 
-    async def _refused_before(self, connection: Connection) -> set[str]:
+    async def _refused_before(self, connection: Connection) -> set[str | None]:
         cursor = await connection.execute(statement("refused_before"), self._parameters(vars(self.origin)))
         return {row[0] for row in await cursor.fetchall()}
 
@@ -155,7 +158,10 @@ class Ledger:
     async def _claim(self, connection: Connection, most: int) -> list[Claimed]:
         async with connection.transaction(), connection.cursor(row_factory=dict_row) as cursor:
             now = await self._clock(connection)
-            await cursor.execute(statement("lost"), self._parameters({"now": now, "sent_since": self._marked_since}))
+            await cursor.execute(
+                statement("lost"),
+                self._parameters({"now": now, "sent_since": self._marked_since, "under_way": list(self.under_way)}),
+            )
             marked = cast(dict[str, Any], await cursor.fetchone())
             after_at, after_no, after_id = self._after
             await cursor.execute(
@@ -322,10 +328,12 @@ class Ledger:
     async def _restore(self, connection: Connection) -> None:
         """After a lost connection: gives back what was leased or marked in commits that nobody heard of."""
         async with connection.transaction(), connection.cursor(row_factory=dict_row) as cursor:
-            await cursor.execute(
-                statement("unheard_of"),
-                self._parameters(self._batch, {"in_hand": list(self.in_hand), "under_way": list(self.under_way)}),
-            )
+            known = {
+                "in_hand": list(self.in_hand),
+                "under_way": list(self.under_way),
+                "marked_at": [mark.sent_at for mark in self.under_way.values()],
+            }
+            await cursor.execute(statement("unheard_of"), self._parameters(self._batch, known))
             rows = await cursor.fetchall()
             marks = [(row["event_id"], row["attempt"], row["sent_at"]) for row in rows if row["marked"]]
             await self._unmarking(marks, keep=True)(connection)
@@ -342,11 +350,11 @@ class Ledger:
 
         return await self._feeding.run(work)
 
-    async def came_to_nothing_but(self, outcome: str) -> bool:
-        """Whether this is all that any attempt of the run has come to."""
+    async def came_to_nothing_but(self, *outcomes: str) -> bool:
+        """Whether these are all that any attempt of the run has come to."""
 
         async def work(connection: Connection) -> bool:
-            asked = {"run_key": self.origin.run_key, "outcome": outcome}
+            asked = {"run_key": self.origin.run_key, "outcomes": list(outcomes)}
             cursor = await connection.execute(statement("came_to_nothing_but"), self._parameters(asked))
             return bool(cast(tuple[bool], await cursor.fetchone())[0])
 
@@ -393,7 +401,7 @@ FIRST: tuple[datetime | str, int, uuid.UUID] = ("-infinity", 0, uuid.UUID(int=0)
 
 
 @cache
-def statement(name: str) -> str:
+def statement(name: str) -> LiteralString:
     """A statement of include/sql/ledger; {claimable} and {earlier} stand for what several share."""
     text = db.sql(f"ledger/{name}")
     for part in ("claimable", "earlier"):

@@ -219,9 +219,8 @@ class Pace:
         more = self.limit < min(limit, self._setting)
         if limit < self.limit or (more and self._told_times >= SURE_OF_MORE):
             self._news.limit = limit
-            self._told_times = (
-                0  # it changes nothing while another shop's setting is smaller: no need to tell each time
-            )
+            # It changes nothing while another shop's setting is smaller: no need to tell each time.
+            self._told_times = 0
 
     async def _introduce(self, connection: Connection) -> None:
         """In turn with others of the account: each sees the settings of those before."""

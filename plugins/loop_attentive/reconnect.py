@@ -24,8 +24,14 @@ ANSWER_WITHIN = 25.0
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 
-LOST = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction, TimeoutError)
-"""What says that the server is gone or has become a standby: another may come in its place."""
+LOST = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    psycopg.errors.ReadOnlySqlTransaction,
+    psycopg.errors.IdleInTransactionSessionTimeout,
+    TimeoutError,
+)
+"""What says that the server is gone, has become a standby, or has ended the session of a sender that stood still."""
 
 
 class Reconnecting:

@@ -189,6 +189,8 @@ def faults(fate: Fate, records: list[Record], chaos: Chaos) -> Iterator[str]:
     if any(record.body != records[0].body for record in records):
         yield "not the same body again"
     matched = len(records) == len(fate.attempts)
+    if matched and any(a.outcome == "unknown" and r.status for a, r in zip(fate.attempts, records, strict=True)):
+        yield "in doubt though it was answered"
     for number, (one, other) in enumerate(pairwise(records)):
         was_unheard = one.status is None or one.status < 300 or (matched and fate.attempts[number].is_unknown)
         if chaos.between(one, other) < (RESEND_AFTER if was_unheard else 1.0):

@@ -1,4 +1,4 @@
--- Whether an earlier event of the same return may still go out by itself, so that event e has to wait (part of claim and mark).
+-- Whether an earlier event of the same return may still go out by itself, so that event e has to wait (part of claimable and mark).
 EXISTS (
     SELECT FROM event AS b
     WHERE

@@ -1,9 +1,9 @@
--- The types that Attentive has refused in this try of a task, before it gave its slot back: they stay stopped.
-SELECT DISTINCT e.event_type
+-- The types that Attentive has refused in this try of a run's sending, whichever batch it was: they stay stopped. Without a
+-- type: it has refused the key.
+SELECT DISTINCT CASE WHEN a.http_status <> 401 THEN e.event_type END
 FROM attempt AS a
 JOIN event AS e USING (event_id)
 WHERE
     a.run_key = %(run_key)s
     AND a.outcome = 'refused'
-    AND a.http_status <> 401
-    AND (a.task_id, a.map_index, a.try_number) = (%(task_id)s, %(map_index)s, %(try_number)s)
+    AND (a.task_id, a.try_number) = (%(task_id)s, %(try_number)s)
