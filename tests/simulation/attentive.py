@@ -24,7 +24,8 @@ NO_ANSWER = 0
 class Fate:
     """What becomes of a request. taken: whether its event is. status: of the answer, or NO_ANSWER.
 
-    after: seconds until the answer. reset: the connection is cut then. retry_after: what the answer asks for.
+    after: seconds until the answer. reset: the connection is cut then. retry_after: what the answer asks for. ends: the
+    connection is closed after the answer.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Fate:
     after: float = 0.0
     reset: bool = False
     retry_after: int | None = None
+    ends: bool = False
 
 
 FAIR = Fate("taken", True, 200)
@@ -46,6 +48,7 @@ FOUL = (
     Fate("504, and taken", True, 504),
     Fate("502", False, 502),
     Fate("400", False, 400),
+    Fate("401", False, 401),
     Fate("403", False, 403),
     Fate("reset unread", False, reset=True),
     Fate("reset after it was taken", True, reset=True),
@@ -54,6 +57,7 @@ FOUL = (
     Fate("a late answer", True, 200, after=25.0),
     Fate("an answer that nobody waits for any more", True, 200, after=40.0),
     Fate("no HTTP", True, status=999),
+    Fate("taken, and hung up", True, 200, ends=True),
 )
 REFUSED, SLOW, NEVER = "refused", "slow", "never"
 """What may become of opening a connection."""
@@ -61,12 +65,13 @@ REFUSED, SLOW, NEVER = "refused", "slow", "never"
 
 @dataclass
 class Request:
-    """One request that arrived. at: the loop's time. distance: seconds of its way, as the weather was when it left.
+    """One request that arrived. at, left_at: the loop's time. distance: seconds of its way, as the weather was then.
 
     attempt: of the ledger. answered_at: when its client heard.
     """
 
     at: float
+    left_at: float
     distance: float
     event: dict[str, Any]
     attempt: int
@@ -104,7 +109,6 @@ class Attentive:
         arrived: Callable[[Request], None],
     ) -> None:
         self.requests: list[Request] = []
-        self.connecting: dict[Process, int] = {}
         self._loop = loop
         self._weather = weather
         self._rng = rng
@@ -115,19 +119,15 @@ class Attentive:
         self._weather = weather
 
     async def connect(self, process: Process) -> None:
-        self.connecting[process] = self.connecting.get(process, 0) + 1
-        try:
-            await process.reaches("connecting")
-            weather = self._weather
-            how = ""
-            if self._loop.time() < weather.until and self._rng.random() < weather.connecting_share:
-                how = self._rng.choice(weather.connecting)
-            await asyncio.sleep({SLOW: self._rng.uniform(0.5, 9.5), NEVER: 60.0}.get(how, weather.latency / 2))
-            if how == REFUSED:
-                raise ConnectionRefusedError(111, "refused (made up)")
-            await process.reaches("connected")
-        finally:
-            self.connecting[process] -= 1
+        await process.reaches("connecting")
+        weather = self._weather
+        how = ""
+        if self._loop.time() < weather.until and self._rng.random() < weather.connecting_share:
+            how = self._rng.choice(weather.connecting)
+        await asyncio.sleep({SLOW: self._rng.uniform(0.5, 9.5), NEVER: 60.0}.get(how, weather.latency / 2))
+        if how == REFUSED:
+            raise ConnectionRefusedError(111, "refused (made up)")
+        await process.reaches("connected")
 
     def wire(self, process: Process, protocol: Any) -> "Wire":
         return Wire(self._loop, self, process, protocol)
@@ -139,8 +139,8 @@ class Attentive:
     def delay(self) -> float:
         return self._rng.uniform(0, JITTER)
 
-    def receive(self, wire: "Wire", event: dict[str, Any], attempt: int, distance: float) -> None:
-        request = Request(self._loop.time(), distance, event, attempt, wire.process, self._fate())
+    def receive(self, wire: "Wire", event: dict[str, Any], attempt: int, left_at: float, distance: float) -> None:
+        request = Request(self._loop.time(), left_at, distance, event, attempt, wire.process, self._fate())
         self.requests.append(request)
         self._tell(f"{request.event_id[:8]} attempt {attempt} of process {wire.process.number}: {request.fate.name}")
         self._arrived(request)
@@ -191,7 +191,7 @@ class Wire(asyncio.Transport):
             distance = self._server.distance
             self._last_arrival = max(self._last_arrival, self._loop.time() + distance + self._server.delay())
             event, attempt = json.loads(body), ATTEMPT.get()
-            arrives = partial(self._server.receive, self, event, attempt, distance)
+            arrives = partial(self._server.receive, self, event, attempt, self._loop.time(), distance)
             self._loop.call_at(self._last_arrival, arrives, context=Context())
             self.process.written.add((event["externalEventId"], attempt))
             self.process.hit("written")
@@ -205,6 +205,8 @@ class Wire(asyncio.Transport):
             request.answered_at = self._loop.time()
             self._protocol.data_received(data)
             self.process.hit("answered")
+            if request.fate.ends:
+                self.close()
 
     def cut(self) -> None:
         self._end(ConnectionResetError(104, "reset (made up)"))

@@ -113,7 +113,7 @@ class Process:
     """A worker with a clock of its own.
 
     number: shown as its map_index. mishaps: by the name of a point and how often it was reached, what happens there.
-    written: event ids and attempts whose requests have left.
+    written: event ids and attempts whose requests have left. told_to_stop_at: the loop's time.
     """
 
     def __init__(self, loop: VirtualLoop, number: int, rng: random.Random, tell: Callable[[str], None]) -> None:
@@ -125,6 +125,7 @@ class Process:
         self.mishaps: dict[tuple[str, int], Callable[[Process], None]] = {}
         self.on_kill: list[Callable[[], None]] = []
         self.stop_told = asyncio.Event()
+        self.told_to_stop_at: float | None = None
         self.held_up = 0.0
         self.written: set[tuple[str, int]] = set()
         self._loop = loop
@@ -200,4 +201,5 @@ class Process:
     def terminate(self) -> None:
         """SIGTERM."""
         self._tell(f"process {self.number} is told to stop")
+        self.told_to_stop_at = self.told_to_stop_at or self._loop.time()
         self.stop_told.set()

@@ -76,6 +76,7 @@ class Line:
 
     async def execute(self, query: str, parameters: Any = None, row_factory: Any = None) -> "Rows":
         if self._in_transaction:
+            self.process.hit("inside a transaction")  # nobody can wait here: all lines share the session
             self._must_stand()
             return self._run(query, parameters, row_factory)
         name = name_of(query)

@@ -13,7 +13,7 @@ from loop_attentive.attentive import outcome_of
 from loop_attentive.catalogue import JOURNEY_LATENESS, MAX_LATENESS
 from loop_attentive.ledger import LEAVES_WITHIN, MONEY, REMINDERS, RESEND_AFTER
 from loop_attentive.settings import Shop
-from tests.sending import busiest_second
+from tests.sending import busiest_second, event_body
 from tests.simulation.attentive import Request
 from tests.simulation.clockwork import Process, Violation
 
@@ -36,11 +36,24 @@ COLUMNS = """e.event_id, e.event_type, e.return_id, e.status, e.reason, e.attemp
 LATER = TAKEN_THOUGH_FAILED | {401, 403, 429, 503}
 """Answers after which an event goes out again."""
 
+BACK_OFF = 0.9
+"""Seconds after an answer that asks for it, or that may be better next time; a clock may run a little faster."""
+
+PAUSE_HEARD_WITHIN = 1.3
+"""Seconds after which every worker keeps to an account's pause: a permit that it has may be used until then."""
+
+STOPS_WITHIN = 0.1
+"""Seconds after SIGTERM in which requests may leave still."""
+
 IN_DOUBT = ("unknown", "lost")
 """Outcomes of attempts whose requests left, or may have, and nobody knows what became of them."""
 
 NEVER_MADE = ("not sent", "lost", None)
 """Outcomes of attempts that need not have made a request."""
+
+
+def _milliseconds(moment: datetime) -> datetime:
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
 def must(condition: object, violation: str) -> None:
@@ -58,10 +71,11 @@ def must_be_the_only_resend(name: str, event_type: str, doubts: int) -> None:
 
 
 class Judge:
-    """now: the ledger's clock.
+    """now: the ledger's clock. events: how many there are. due: returns that may be reminded.
 
     waiting: returns whose reminders wait for a fresh source, and so hold nothing up.
     hindered: seconds by process for which it, or its database, was kept from its work.
+    cut_off: processes whose lines to the database broke.
     silenced: processes that died, or lost their database for good, with what they had heard.
     said_no: when the customer of a return did, by the ledger's clock.
     """
@@ -71,7 +85,10 @@ class Judge:
     ) -> None:
         self.requests: dict[str, list[Request]] = defaultdict(list)
         self.all_requests: list[Request] = []
+        self.events = 0
+        self.due: tuple[str, ...] = ()
         self.waiting: tuple[str, ...] = ()
+        self.cut_off: set[int] = set()
         self.hindered: dict[int, float] = defaultdict(float)
         self.silenced: set[int] = set()
         self.said_no: dict[str, datetime] = {}
@@ -101,7 +118,7 @@ class Judge:
     def _look_at(self, request: Request) -> None:
         name = request.event_id[:8]
         rows = self._all(
-            f"SELECT {COLUMNS}, a.occurred_at AS told, (SELECT count(*) FROM attempt AS b "
+            f"SELECT {COLUMNS}, a.occurred_at AS told, a.started_at AS marked_at, (SELECT count(*) FROM attempt AS b "
             "WHERE b.event_id = e.event_id AND b.attempt < a.attempt AND b.outcome = ANY (%(in_doubt)s)) AS doubts "
             "FROM event AS e JOIN attempt AS a USING (event_id) "
             "WHERE event_id = %(id)s::uuid AND attempt = %(attempt)s",
@@ -114,10 +131,23 @@ class Judge:
         told = datetime.fromisoformat(request.event["occurredAt"])
         must(told == event["told"], f"{name} left with another time than its attempt has")
         must(self._now() - told < timedelta(hours=12), f"{name} is {self._now() - told} old: no Journey fires")
+        if not event["doubts"]:  # else it is as it was, see _explained
+            true_to = event["occurred_at"] if self._is_young(event) else event["marked_at"]
+            must(told == _milliseconds(true_to), f"{name} left with a time that is not its own")
+        said = {key: request.event[key] for key in ("type", "user", "properties")}
+        own = {"type": event["event_type"], **event_body(event["return_id"])}
+        must(said == own, f"{name} left with what is not its own")
+        told_to_stop_at = request.process.told_to_stop_at
+        if told_to_stop_at is not None and not self.hindered[request.process.number]:
+            after = request.left_at - told_to_stop_at
+            must(after < STOPS_WITHIN, f"{name} left {after:.1f} s after its process was told to stop")
         self._in_turn(request, event)
         for earlier in self.requests[request.event_id]:
             self._explained(earlier, request, event)
         must_be_the_only_resend(name, event["event_type"], event["doubts"])
+
+    def _is_young(self, event: dict[str, Any]) -> bool:
+        return bool(event["marked_at"] - event["occurred_at"] <= JOURNEY_LATENESS)
 
     def _in_turn(self, request: Request, event: dict[str, Any]) -> None:
         """Nothing that stood before it in line when it was marked; what waited for a person then held nobody up."""
@@ -142,8 +172,10 @@ class Judge:
         must(request.attempt != earlier.attempt, f"{name}: one attempt made two requests")
         must(request.attempt > earlier.attempt, f"{name} left after others had given it up")
         answered = earlier.fate.status if earlier.answered_at is not None else None
-        if answered in (429, 503):
-            must(request.at - earlier.answered_at >= 0.9, f"{name} came again at once after {answered}")  # type: ignore[operator]
+        if answered in (429, 503) or answered in TAKEN_THOUGH_FAILED:
+            rested = request.at - earlier.answered_at  # type: ignore[operator]
+            asked = max((earlier.fate.retry_after or 0) - 0.1, BACK_OFF)
+            must(rested >= asked, f"{name} came again {rested:.1f} s after {answered}")
         if not earlier.fate.taken and answered in LATER:
             return
         if answered in TAKEN_THOUGH_FAILED and event["event_type"] not in MONEY:
@@ -159,10 +191,10 @@ class Judge:
         gap = request.at - earlier.at
         must(gap >= RESEND_AFTER.total_seconds() - 1, f"{name} was sent again after {gap:.1f} s")
 
-    def killed(self, process: Process, connecting: int, at: float) -> None:
+    def killed(self, process: Process, at: float) -> None:
         """What a process leaves in doubt when it is killed: what was on its way, and little more.
 
-        connecting: how many of its requests are on their way so far that a connection opens. at: the loop's time.
+        at: the loop's time.
         """
         sending = self._all(
             "SELECT event_id::text AS id, attempt FROM event JOIN attempt AS a USING (event_id) "
@@ -170,7 +202,7 @@ class Judge:
             number=process.number,
         )
         names = {(row["id"], row["attempt"]) for row in sending}
-        ahead = len(names - process.written) - connecting
+        ahead = len(names - process.written)
         most = math.ceil(self._limit * AHEAD_SECONDS)
         if ahead > most:
             self.broken.append(f"process {process.number} was killed with {ahead} marked events, more than {most}")
@@ -188,9 +220,12 @@ class Judge:
         """The ledger against what the server saw and what the processes heard; events that were left for a no."""
         must(not self.broken, "; ".join(self.broken))
         self._pace()
+        self._pauses()
         self._sums()
         attempts = self._attempts()
-        for event in self._all(f"SELECT {COLUMNS} FROM event AS e WHERE shop = %(shop)s"):
+        events = self._all(f"SELECT {COLUMNS} FROM event AS e WHERE shop = %(shop)s")
+        must(len(events) == self.events, f"{len(events)} events, and there were {self.events}")
+        for event in events:
             event_id = str(event["event_id"])
             self._one(event, self.requests[event_id], attempts[event_id])
             self._respected(event, attempts[event_id])
@@ -220,6 +255,19 @@ class Judge:
         busiest = busiest_second(one.at - one.distance for one in self.all_requests)
         must(busiest <= self._limit, f"{busiest} requests in one second, and the limit is {self._limit}")
 
+    def _pauses(self) -> None:
+        """After an answer that asks for a pause no worker of the account sends, once it can have heard of that."""
+        well = {one.process for one in self.all_requests if self._is_well(one.process)}
+        for asked in self.all_requests:
+            if asked.fate.retry_after and asked.answered_at is not None and asked.process in well:
+                begin, end = asked.answered_at + PAUSE_HEARD_WITHIN, asked.answered_at + asked.fate.retry_after - 0.1
+                left = sum(one.process in well and begin < one.left_at < end for one in self.all_requests)
+                must(not left, f"{left} requests left while the account was to pause")
+
+    def _is_well(self, process: Process) -> bool:
+        number = process.number
+        return not self.hindered[number] and number not in self.cut_off and number not in self.silenced
+
     def _sums(self) -> None:
         [sums] = self._all(
             "SELECT (SELECT requests FROM run WHERE run_key = %(run_key)s) AS requests, "
@@ -247,17 +295,23 @@ class Judge:
             must(outcomes["accepted"], f"{name} is accepted, and no attempt of it is")
         must(status == "accepted" or not outcomes["accepted"], f"{name} is {status}, though an attempt was accepted")
         match status:
-            case "accepted" | "rejected":
+            case "accepted":
                 pass
+            case "rejected":
+                must(attempts[-1]["outcome"] == "rejected", f"{name} is rejected, and its last attempt is not")
             case "pending":
-                must(event["reason"] == "waits for a fresh source", f"{name} was never sent")
+                waits = event["event_type"] in REMINDERS and event["return_id"] in self.waiting
+                must(waits and event["reason"] == "waits for a fresh source", f"{name} was never sent")
             case "expired":
+                must(event["event_type"] not in REMINDERS, f"{name} expired, and is a reminder")
                 must(self._now() - event["occurred_at"] > MAX_LATENESS, f"{name} expired before its time")
                 self._surely_not_taken(name, status, event, requests)
             case "suppressed" if event["reason"] == "opted out":
                 must(event["return_id"] in self.said_no, f"{name} was dropped, and its customer said nothing")
             case "suppressed":
                 must(event["reason"] == "no longer true", f"{name} is suppressed: {event['reason']}")
+                holds = event["event_type"] not in REMINDERS or event["return_id"] in (*self.due, *self.waiting)
+                must(not holds, f"{name} is no longer true, and holds")
                 self._surely_not_taken(name, status, event, requests)
             case "unknown":
                 self._rightly_unknown(name, event, outcomes)
@@ -285,9 +339,11 @@ class Judge:
         if row["was_lost"]:
             well = not silenced and self.hindered[row["map_index"]] < GIVEN_UP_AFTER
             must(not well, f"{name}: attempt {row['attempt']} was given up, and its process is well")
-        if heard and heard.fate.status < 600 and not silenced and row["outcome"] != "unknown":
-            expected = outcome_of(heard.fate.status)
-            must(row["outcome"] == expected, f"{name}: an answer was {expected}, and the ledger says {row['outcome']}")
+        if heard and heard.fate.status < 600 and not silenced:
+            expected = {"unauthorized": "refused"}.get(outcome := outcome_of(heard.fate.status), outcome)
+            kept_from_hearing = row["outcome"] == "unknown" and self.hindered[row["map_index"]]
+            right = row["outcome"] == expected or kept_from_hearing
+            must(right, f"{name}: an answer was {expected}, and the ledger says {row['outcome']}")
 
     def _surely_not_taken(self, name: str, status: str, event: dict[str, Any], requests: Sequence[Request]) -> None:
         for one in requests:

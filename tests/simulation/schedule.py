@@ -52,9 +52,10 @@ def _points(*names: str) -> tuple[str, ...]:
 UNDER_WAY = (*_points("mark", "settle"), "connecting", "connected", "written", "received", "answered")
 WHEN_TOLD_TO_STOP = _points("unmark", "release")
 WHEN_CUT_OFF = _points("restoring")
-SELDOM = (*_points("freshness", "renew"), *WHEN_TOLD_TO_STOP, *WHEN_CUT_OFF)
+SELDOM = (*_points("by_key", "refused_before", "freshness", "renew"), *WHEN_TOLD_TO_STOP, *WHEN_CUT_OFF)
 POINTS = (
     "database: connect",
+    "inside a transaction",
     *_points("judge_reminders_again", "transaction", "pace_open", "pace_take", "next_due"),
     *UNDER_WAY,
     *SELDOM,
@@ -147,10 +148,11 @@ class Schedule:
         self._shop = Shop(name=f"seed_{seed}", requests_per_second=rng.choice((5, 20, 150)), freshness_hours=26)
         self._run_key = self._new_shop()
         self._people = random.Random(f"people of {seed}")
+        self._number = rng.randint(3, 40) if rng.random() < 0.8 else rng.randint(41, 150)
         self._fresh, self._waiting = self._fill()
         self._database = Database(session, loop, random.Random(rng.random()), self._now, self._tell)
         self._judge = Judge(session, self._shop, self._run_key, self._now, self._shop.requests_per_second)
-        self._judge.waiting = self._waiting
+        self._judge.events, self._judge.due, self._judge.waiting = self._number, self._fresh, self._waiting
         self._some_say_no()
         self._attentive = loop.network = Attentive(
             loop, self._weather(0.0, 0.02, 0.1, 0.3, 0.8), random.Random(rng.random()), self._tell, self._judge.arrived
@@ -189,7 +191,7 @@ class Schedule:
     def _fill(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Pending events of a few returns. Which of the returns may be reminded, and which if the source were fresh."""
         rng = self._rng
-        returns = [str(number) for number in range(1001, 1001 + rng.randint(1, 12))]
+        returns = [str(number) for number in range(1001, 1001 + rng.randint(1, 12 if self._number <= 40 else 150))]
         due = tuple(one for one in returns if rng.random() < 0.5)
         waiting = tuple(one for one in returns if one not in due and rng.random() < 0.3)
         with self._session.cursor() as cursor:
@@ -198,7 +200,7 @@ class Schedule:
                 "status, body, order_at, order_no, run_key, phone_hash, email_hash) VALUES (%(id)s, %(shop)s, "
                 "%(type)s, %(id)s, %(return_id)s, %(at)s, %(at)s, %(at)s, 'pending', %(body)s, %(order_at)s, "
                 "%(order_no)s, %(run_key)s, %(phone)s, %(email)s)",
-                [self._event(rng.choice(returns)) for _ in range(rng.randint(3, 40))],
+                [self._event(rng.choice(returns)) for _ in range(self._number)],
             )
         return due, waiting
 
@@ -274,6 +276,7 @@ class Schedule:
 
     def _cut(self, process: Process) -> None:
         self._tell(f"process {process.number} loses its lines to the database")
+        self._judge.cut_off.add(process.number)
         for line in [line for line in self._database.lines if line.process is process]:
             line.break_off()
 
@@ -337,7 +340,7 @@ class Schedule:
         return process
 
     def _killed(self, process: Process) -> None:
-        self._judge.killed(process, self._attentive.connecting.get(process, 0), self._loop.time())
+        self._judge.killed(process, self._loop.time())
         self._judge.silenced.add(process.number)
 
     async def _ended(self, process: Process) -> None:
@@ -381,7 +384,7 @@ class Schedule:
                     connect,  # type: ignore[arg-type]
                     self._shop,
                     batch,
-                    Origin(self._run_key, map_index=process.number),
+                    Origin(self._run_key, map_index=process.number, try_number=process.number + 1),
                     transport,
                     Pace(
                         connect,  # type: ignore[arg-type]
@@ -402,7 +405,8 @@ class Schedule:
             return nothing.retry_after
         except (NeedsMending, DatabaseAway) as error:
             self._tell(f"process {process.number} gives up: {error}")
-            self._judge.silenced.add(process.number)
+            if isinstance(error, DatabaseAway):
+                self._judge.silenced.add(process.number)
             return 30.0
         self._tell(f"process {process.number} is done: {delivered.counts}, {delivered.pending} pending")
         if delivered.come_back_at is None:

@@ -14,8 +14,8 @@ from loop_attentive import db
 from tests.simulation.schedule import MISHAPS, POINTS, SAID_NO, Outcome, play, prepare
 from tests.simulation.wrong_senders import WRONG_SENDERS, Wrong
 
-SOME = range(300)
-MANY = range(300, 10_800)
+SOME = range(150, 450)
+MANY = range(450, 10_950)
 
 RESENDS = ("accepted", "rejected", "throttled", "failed", "refused", "not sent", "unknown", "lost")
 """What may become of a request for what was in doubt."""
