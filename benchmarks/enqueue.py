@@ -116,9 +116,9 @@ class Task:
     @classmethod
     def enqueue(cls) -> None:
         with cls.conn.transaction(), psycopg.ClientCursor(cls.conn) as cur:
-            cur.execute(cast(LiteralString, db.sql("qualify/candidates")))
+            cur.execute(db.sql("qualify/candidates"))
             cur.execute(
-                cast(LiteralString, db.sql("qualify/yield").replace("{rule}", "SELECT * FROM due")),
+                db.sql("qualify/yield").replace("{rule}", "SELECT * FROM due"),
                 {
                     "shop": SHOP.name, "event_type": cls.event.name, "starts_at": cls.run.as_of - timedelta(days=1),
                     "window_start": None, "window_end": None,

@@ -145,7 +145,7 @@ def test_the_hook_checks_the_key(monkeypatch: pytest.MonkeyPatch, key: str, know
         async with Standin(key=KEY) as standin:
             conn = connection(host=standin.url, password=key)
             monkeypatch.setenv("AIRFLOW_CONN_ATTENTIVE", conn.get_uri())
-            return await AttentiveHook().check()
+            return await asyncio.to_thread(AttentiveHook().test_connection)
 
     ok, message = asyncio.run(story())
     assert ok == known
@@ -315,14 +315,15 @@ NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
         ("7", 7),
         ("0.5", 0.5),
         ("-3", 0),
-        ("999999999", 3600),
+        ("7200", 7200),
+        ("999999999", 86_400),
         ("Thu, 01 Jan 2026 12:00:30 GMT", 30),
         ("Thu, 01 Jan 2026 12:00:30", 30),
         ("Thu, 01 Jan 2026 11:00:00 GMT", 0),
-        ("Fri, 01 Jan 2100 00:00:00 GMT", 3600),
+        ("Fri, 01 Jan 2100 00:00:00 GMT", 86_400),
         ("soon", None),
         ("nan", None),
-        ("inf", 3600),
+        ("inf", 86_400),
         ("", None),
         ("Thu, 01 Jan 2026 12:00:30 +999999999999999", None),
         ("Thu, 01 Jan 99999 12:00:30 GMT", None),

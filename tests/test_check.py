@@ -71,9 +71,10 @@ def test_instant_exchanges_without_a_charge_time_are_counted_while_no_window_is_
     assert "have no charge_at" not in str(report(floor))
 
 
-def test_times_that_are_ahead_are_told(floor: Floor) -> None:
-    floor.ret("1", created_at=T0 + 5 * HOUR)
-    assert "created_at up to 5.0 hours in the future" in str(report(floor))
+@pytest.mark.parametrize("column", ["created_at", "updated_at"])
+def test_times_that_are_ahead_are_told(floor: Floor, column: str) -> None:
+    floor.ret("1", **{"created_at": T0, column: T0 + 5 * HOUR})
+    assert f"{column} up to 5.0 hours in the future" in str(report(floor))
 
 
 def test_what_keeps_a_run_from_working_is_a_problem(floor: Floor) -> None:

@@ -144,6 +144,8 @@ def test_a_question_that_was_taken_away_is_asked_anew(book: Book) -> None:
         ({"action": "delivered", "states": ["held"]}, "To delivered is for states unknown"),
         ({"action": "send", "states": ["held"], "events": ["Loop"]}, "no events Loop"),
         ({"action": "send", "states": ["held"], "first": date(2026, 2, 2), "last": date(2026, 2, 1)}, "ends before"),
+        ({"action": "send", "states": ["held"], "first": date.min}, "where calendars end"),
+        ({"action": "send", "states": ["held"], "last": date.max}, "where calendars end"),
         ({"action": "send", "states": ["held"], "why": "  "}, "Nobody said why"),
     ],
 )

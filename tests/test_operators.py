@@ -18,6 +18,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from loop_attentive import db, decisions, people, settings
 from loop_attentive.attentive import AttentiveHook, account
 from loop_attentive.decision_operators import ProposeOperator, SwitchOperator
+from loop_attentive.delivery import Delivered
 from loop_attentive.errors import NeedsMending
 from loop_attentive.operators import (
     AuditOperator,
@@ -131,6 +132,19 @@ def test_a_sender_tells_of_the_account_for_every_shop_of_its_connection(
     asyncio.run(operator.deliver(CONTEXT))
     accounts = dict(floor.conn.execute("SELECT shop, account FROM shop").fetchall())
     assert accounts == {"default": ACCOUNT, "same": ACCOUNT, "other": None}
+
+
+def test_a_run_to_which_attentive_gave_nothing_but_errors_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has come back until half an hour had passed; green it would tell nobody, and its events would expire."""
+
+    async def deliver(_: SendOperator, __: Any) -> Delivered:
+        later = datetime.now(UTC) + HOUR
+        return Delivered({"failed": 20}, 20, 20, later, "Attentive fails", True, False, frozenset())
+
+    monkeypatch.setattr(SendOperator, "deliver", deliver)
+    began_at = SimpleNamespace(start_date=datetime.now(UTC) - HOUR)
+    with pytest.raises(AirflowFailException, match="no request of this run"):
+        asyncio.run(SendOperator(task_id="send", shop="default", batch={}).aexecute({"dag_run": began_at}))
 
 
 # ── What a run says of itself ───────────────────────────────────────────────
@@ -279,7 +293,8 @@ def test_a_rule_that_a_stale_source_keeps_from_being_judged_says_so(
     expiring = "Loop Return Expiring"
     the_run(floor, CREATED, at=T0 + 3 * DAY)
     QualifyOperator(task_id="expiring", shop="default", event_type=expiring).step(CONTEXT, floor.conn, floor.shop)
-    assert "Not judged: returns or labels were last synced at 2026-03-01T12:00:00" in capsys.readouterr().out
+    told = "Reminders that need a fresh source are put off: returns or labels were last synced at 2026-03-01T12:00:00"
+    assert told in capsys.readouterr().out
     assert floor.one("SELECT count(*) FROM event WHERE event_type = %s", [expiring]) == (0,)
 
 

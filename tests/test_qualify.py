@@ -829,7 +829,7 @@ def test_labels_that_never_tell_a_status_remind_nobody(floor: Floor) -> None:
     assert floor.fresh(T0, 26) == (False, "no label has a status, so nothing tells what is shipped")
     now = T0 + 2 * DAY
     result = floor.qualify(floor.look(now), EXPIRING)[EXPIRING]
-    assert (result.yielded, result.asleep) == (0, "no label has a status, so nothing tells what is shipped")
+    assert (result.yielded, result.stale) == (0, "no label has a status, so nothing tells what is shipped")
     floor.label("2", "1Z2", status="delivered", synced_at=now)
     assert [event.return_id for event in floor.run(now + HOUR, EXPIRING)] == ["1"]
     floor.label("2", "1Z2", status=None, synced_at=now + HOUR)  # once told, the column is there
@@ -846,7 +846,7 @@ def test_labels_that_were_emptied_remind_nobody_until_they_are_back(floor: Floor
     now = T0 + 2 * DAY
     floor.conn.execute("CREATE TABLE loop.lost AS TABLE loop.labels; TRUNCATE loop.labels")
     result = floor.qualify(floor.look(now), EXPIRING)[EXPIRING]
-    assert (result.yielded, result.asleep) == (0, "the source has no labels, so it cannot tell what is shipped")
+    assert (result.yielded, result.stale) == (0, "the source has no labels, so it cannot tell what is shipped")
     floor.conn.execute("INSERT INTO loop.labels SELECT * FROM loop.lost")
     floor.label("1", "1Z1", status="delivered")  # and a synced_at that the looks before had left behind
     assert [event.return_id for event in floor.run(now + HOUR, EXPIRING)] == ["2"]
@@ -872,8 +872,8 @@ def test_a_stale_source_puts_reminders_off_and_uses_up_none(floor: Floor) -> Non
     look = floor.look(now)
     result = floor.qualify(look)
     assert (result[EXPIRING].yielded, result[CREATED].created) == (0, 2)
-    assert "last synced" in (result[EXPIRING].asleep or "")
-    assert result[CREATED].asleep is None
+    assert "last synced" in (result[EXPIRING].stale or "")
+    assert result[CREATED].stale is None
     floor.ret("0", synced_at=now)
     floor.label("elsewhere", "OTHER", status="new", synced_at=now)
     assert [event.event_type for event in floor.run(now + HOUR)] == [EXPIRING]

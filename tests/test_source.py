@@ -39,6 +39,9 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
         ("2026-03-01 12:00:00+00", NOON),
         ("2026-03-01 12:00:00 UTC", NOON),
         (" 2026-03-01T12:00:00Z ", NOON),
+        ("2026-03-01 12:00:00.000 +0000", NOON),
+        ("2026-03-01 07:00:00.000 -0500", NOON),
+        ("2026-03-01 12:00:00 Z", NOON),
         ("2026-03-01T12:00:00.123456Z", NOON.replace(microsecond=123456)),
         ("2026-03-01T12:00:00.1Z", NOON.replace(microsecond=100000)),
         ("2026-03-01 07:00:00", NOON),  # naive: in the shop's zone
@@ -82,6 +85,16 @@ def test_an_id_is_trimmed_text_whatever_its_type(value: Any, meant: str | None) 
     assert source.identifier(value) == meant
 
 
+def test_a_phone_and_an_order_may_be_numbers(floor: Floor) -> None:
+    for column, kind in (("customer_phone", "double precision"), ("order_name", "numeric(20, 2)")):
+        floor.conn.execute(f"ALTER TABLE loop.returns ALTER {column} TYPE {kind} USING NULL")
+    floor.start()
+    floor.ret("1", created_at=T0 + HOUR, customer_phone=4155552671, order_name=1001)
+    [event] = floor.run(T0 + 2 * HOUR)
+    assert event.body is not None
+    assert (event.body["user"]["phone"], event.properties["order"]) == ("+14155552671", "1001")
+
+
 def test_a_tracking_number_may_be_a_number() -> None:
     values = (94001, 94001.0, Decimal("94001.00"), " 94 001 ", "n/a", None)
     assert [source.tracking_number(value) for value in values] == ["94001"] * 4 + [""] * 2
@@ -97,6 +110,7 @@ def test_a_tracking_number_may_be_a_number() -> None:
 )
 def test_a_flag_may_be_a_boolean_a_number_or_text(values: list[Any], meant: bool | None) -> None:
     assert [source.flag(value) for value in values] == [meant] * len(values)
+    assert [source.flag(bit) for bit in (b"\1", b"\0")] == [True, False]
 
 
 def test_money_may_be_text_and_negative_and_what_is_none_is_absent() -> None:
@@ -286,6 +300,32 @@ def test_one_time_in_the_far_future_hides_no_later_row(floor: Floor, column: str
     assert [event.return_id for event in floor.run(T0 + 2 * HOUR)] == ["3"]
 
 
+@pytest.mark.parametrize("ahead", [HOUR, 9000 * DAY])
+def test_one_time_in_the_future_hides_no_later_version_of_its_row(floor: Floor, ahead: timedelta) -> None:
+    floor.ret("1", created_at=T0 - DAY, updated_at=T0 - DAY)
+    floor.label("1", status="new", created_at=T0 - DAY, updated_at=T0 - DAY)
+    floor.item("1", "9", out_of_stock=False, updated_at=T0 - DAY)
+    floor.start()
+    to_come: dict[str, Any] = dict.fromkeys(("updated_at", "synced_at"), T0 + 2 * HOUR + ahead)
+    floor.ret("1", state="canceled", **to_come)
+    floor.label("1", status="in_transit", **to_come)
+    floor.item("1", "9", out_of_stock=True, **to_come)
+    changed = {"Loop Return Status Updated", "Loop Label Updated"}
+    told = floor.run(T0 + 2 * HOUR)
+    assert {(event.event_type, event.status, event.reason) for event in told} == {
+        (name, "invalid", "occurredAt: more than ten minutes ahead")
+        for name in {*changed, "Loop Exchange Out Of Stock"}
+    }
+    later: dict[str, Any] = dict.fromkeys(("updated_at", "synced_at"), T0 + 2.5 * HOUR)
+    floor.ret("1", state="closed", **later)
+    floor.label("1", status="delivered", **later)
+    floor.item("1", "9", out_of_stock=False, restocked_at=T0 + 2.5 * HOUR, **later)
+    told = floor.run(T0 + 3 * HOUR)
+    assert {(event.event_type, event.status) for event in told} == {
+        (name, "pending") for name in {*changed, "Loop Out Of Stock Resolved"}
+    }
+
+
 def test_naive_times_are_compared_as_the_source_has_them(floors: Callable[..., Floor]) -> None:
     floor = floors(times="timestamp", time_zone="America/New_York")
     for number, local in enumerate(["2026-03-01 07:00", "2026-03-01 05:00", "2026-03-01 04:59"]):
@@ -374,7 +414,7 @@ def test_without_a_labels_table_the_look_goes_on_and_nobody_is_reminded(
         look = floor.look(T0 + 2 * DAY)
     assert "no table labels" in caplog.text
     result = floor.qualify(look)
-    assert {name for name, qualified in result.items() if qualified.asleep} == {
+    assert {name for name, qualified in result.items() if qualified.stale} == {
         "Loop Return Expiring",
         "Loop Return Expired",
         "Loop Instant Exchange Reminder",

@@ -27,6 +27,7 @@ from aiohttp.abc import AbstractStreamWriter
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
 from airflow.providers.http.hooks.http import HttpAsyncHook
 
+from loop_attentive.catalogue import MAX_LATENESS
 from loop_attentive.errors import NeedsMending
 
 Outcome = Literal[
@@ -58,7 +59,8 @@ KEEP_ALIVE = 15.0
 CONNECTIONS_TRIED = 3
 """For one request, when a connection turns out to be closed by the server before anything was written to it."""
 
-LONGEST_RETRY_AFTER = 3600.0
+LONGEST_RETRY_AFTER = MAX_LATENESS.total_seconds()
+"""Whoever has to wait longer is too late anyway."""
 
 
 NO_ANSWER = "no answer in time"
@@ -69,7 +71,7 @@ class Answer:
     """What became of one request.
 
     http_status: None when there was no answer. error: short, and safe to store and show.
-    retry_after: seconds from now, at most an hour. limit: requests a second, from x-ratelimit-limit.
+    retry_after: seconds from now, at most a day. limit: requests a second, from x-ratelimit-limit.
     """
 
     outcome: Outcome
@@ -264,19 +266,21 @@ class AttentiveHook(HttpAsyncHook):
             ) from None
         return AttentiveTransport(endpoint(connection))
 
-    async def check(self) -> tuple[bool, str]:
-        """Whether Attentive knows the key, and what to tell. It does not prove the right to send events."""
-        async with self.transport() as transport:
-            answer = await transport.me()
-        if answer.outcome == "accepted":
-            return True, "Attentive knows the API key."
-        return False, f"Attentive did not confirm the API key of connection {self.http_conn_id}: {answer.error}."
-
     def test_connection(self) -> tuple[bool, str]:
+        """Whether Attentive knows the key, and what to tell. It does not prove the right to send events."""
         try:
-            return asyncio.run(self.check())
+            answer = asyncio.run(who_am_i(self.transport()))
         except NeedsMending as error:
             return False, str(error)
+        if answer.outcome == "accepted":
+            return True, "Attentive knows the API key."
+        told = answer.error or f"HTTP {answer.http_status}"
+        return False, f"Attentive did not confirm the API key of connection {self.http_conn_id}: {told}."
+
+
+async def who_am_i(transport: "AttentiveTransport") -> "Answer":
+    async with transport:
+        return await transport.me()
 
 
 # ── The transport ───────────────────────────────────────────────────────────

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, LiteralString, cast
+from typing import Any, cast
 
 import psycopg
 from psycopg.rows import dict_row
@@ -46,9 +46,7 @@ def releasable(conn: psycopg.Connection[Any], shop: Shop, run: Run, event_types:
         "shop": shop.name, "zone": shop.time_zone, "start": run.window_start, "end": run.window_end,
         "event_types": list(event_types),
     }  # fmt: skip
-    for event_type, _, verdict, reason, can_be, events in conn.execute(
-        cast(LiteralString, db.sql("backfill/known")), parameters
-    ):
+    for event_type, _, verdict, reason, can_be, events in conn.execute(db.sql("backfill/known"), parameters):
         if can_be:
             counts[event_type, verdict, reason] += events
     return [
@@ -60,11 +58,9 @@ def audit(conn: psycopg.Connection[Any], run_key: int, expected: Sequence[EventT
     """Closes a run and sums it up. expected: the rules that the run had to judge."""
     parameters = {"run_key": run_key}
     with conn.transaction(), conn.cursor(row_factory=dict_row) as cur:
-        cur.execute(cast(LiteralString, db.sql("ledger/finish_run")), parameters)
-        rows = cur.execute(cast(LiteralString, db.sql("ledger/run_by_event")), parameters).fetchall()
-        sent = cast(
-            dict[str, int], cur.execute(cast(LiteralString, db.sql("ledger/run_requests")), parameters).fetchone()
-        )
+        cur.execute(db.sql("ledger/finish_run"), parameters)
+        rows = cur.execute(db.sql("ledger/run_by_event"), parameters).fetchall()
+        sent = cast(dict[str, int], cur.execute(db.sql("ledger/run_requests"), parameters).fetchone())
     judged = {row["event_type"] for row in rows if row["yielded"] is not None}
     by_event = {
         name: {column: int(row[column] or 0) for column in COUNTS}

@@ -8,14 +8,15 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, time, timedelta
-from typing import Any, LiteralString, NamedTuple, cast
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, NamedTuple, cast
 
 import pandas as pd
 import psycopg
 
-from loop_attentive import db, decisions, mirror, qualify, rules, runs
-from loop_attentive.catalogue import BY_NAME, CATALOGUE, MAX_LATENESS, EventType
+from loop_attentive import days, db, decisions, mirror, qualify, rules, runs
+from loop_attentive.catalogue import CATALOGUE, MAX_LATENESS, EventType, check_names
+from loop_attentive.days import ONE_DAY
 from loop_attentive.decisions import Asker
 from loop_attentive.errors import NeedsMending
 from loop_attentive.event_id import event_ids
@@ -26,8 +27,6 @@ from loop_attentive.source import Source
 EXAMPLES = 10
 MOST_LINES = 60
 """Lines of a table that people are shown; audit_plan has them all."""
-
-ONE_DAY = timedelta(days=1)
 
 VERDICTS = {"pending": "new", "expired": "late"}
 """What a state is called of an event that the ledger does not hold yet; the others by their own name."""
@@ -42,27 +41,20 @@ class Range:
     events: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        for day in (self.first, self.last):
-            if not date.min + 2 * ONE_DAY <= day <= date.max - 2 * ONE_DAY:
-                raise NeedsMending(f"The range of dates goes to {day}, where calendars end: name another day.")
+        days.check(self.first, self.last)
+        check_names(self.events)
 
     def check(self, shop: Shop, now: datetime) -> None:
-        """Raises NeedsMending for what makes no sense, in one line."""
-        if self.last < self.first:
-            raise NeedsMending("The range of dates ends before it begins: exchange from and to.")
+        """Raises NeedsMending for what is yet to come, in one line."""
         if self.first > now.astimezone(shop.zone).date():
             raise NeedsMending(f"The range begins on {self.first}, which is yet to come in {shop.time_zone}.")
-        if unknown := sorted(set(self.events) - set(BY_NAME)):
-            raise NeedsMending(f"There are no events {', '.join(unknown)}: take their names without prefix.")
 
     def types(self) -> list[EventType]:
         return [event for event in CATALOGUE if not self.events or event.name in self.events]
 
     def window(self, shop: Shop) -> tuple[datetime, datetime]:
         """From the first day's midnight to the one after the last day, UTC."""
-        midnight = time(tzinfo=shop.zone)
-        first, after = self.first, self.last + ONE_DAY
-        return datetime.combine(first, midnight).astimezone(UTC), datetime.combine(after, midnight).astimezone(UTC)
+        return days.midnight(self.first, shop.zone), days.midnight(self.last + ONE_DAY, shop.zone)
 
 
 class Count(NamedTuple):
@@ -86,13 +78,16 @@ class Example(NamedTuple):
 
 @dataclass
 class Plan:
-    """What a backfill foresees. planned: type and key of what would be sent. asleep: why no reminder is judged."""
+    """What a backfill foresees.
+
+    planned: type and key of what would be sent. stale: why what needs a fresh source is put off, if it is.
+    """
 
     as_of: datetime
     counts: Counter[Count] = field(default_factory=Counter)
     planned: list[tuple[str, str]] = field(default_factory=list)
     examples: list[Example] = field(default_factory=list)
-    asleep: str | None = None
+    stale: str | None = None
 
 
 def preview(
@@ -126,9 +121,9 @@ def _foresee(
     with conn.transaction(force_rollback=True):
         look = mirror.look(conn, origin, whole=True, account=account, at=at)
         run = Run(0, look.as_of, start, end)
-        plan = Plan(look.as_of, asleep=rules.freshness(conn, shop, look.as_of)[1])
+        plan = Plan(look.as_of, stale=rules.freshness(conn, shop, look.as_of)[1])
         for row in conn.execute(
-            cast(LiteralString, db.sql("backfill/known")),
+            db.sql("backfill/known"),
             {
                 "shop": shop.name, "zone": shop.time_zone, "start": start, "end": end,
                 "event_types": [event.name for event in wanted.types()],
@@ -237,7 +232,7 @@ def blind_spots(shop: Shop, wanted: Range, plan: Plan) -> list[str]:
             "what came and went between two looks, or before the first one, is nowhere."
         )
     if reminders := [event.name for event in types if event.reminder]:
-        now = f" None is judged now: {plan.asleep}." if plan.asleep else ""
+        now = f" Those that need a fresh source are put off: {plan.stale}." if plan.stale else ""
         spots.append(f"{', '.join(reminders)}: speak of the present, so only what is true now is found.{now}")
     horizon = (plan.as_of - timedelta(days=shop.mirror_days)).astimezone(shop.zone).date()
     if wanted.first <= horizon:
@@ -297,7 +292,5 @@ def enqueue(
     )
     for event in wanted.types():
         qualify.qualify(conn, shop, event, run, plan_id=plan_id, now=look.get("at"))
-    rows = conn.execute(
-        cast(LiteralString, db.sql("backfill/outcome")), {"plan_id": plan_id, "run_key": run.run_key}
-    ).fetchall()
+    rows = conn.execute(db.sql("backfill/outcome"), {"plan_id": plan_id, "run_key": run.run_key}).fetchall()
     return dict(cast(list[tuple[str, int]], rows))

@@ -1,9 +1,12 @@
 """The twelve events: what distinguishes them outside their SQL."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import takewhile
 from pathlib import Path
+
+from loop_attentive.errors import NeedsMending
 
 INCLUDE = Path(__file__).parents[2] / "include"
 
@@ -77,3 +80,9 @@ CATALOGUE: tuple[EventType, ...] = (
 )
 
 BY_NAME = {event.name: event for event in CATALOGUE}
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Raises NeedsMending for names that no event has, in one line."""
+    if unknown := sorted(set(names) - set(BY_NAME)):
+        raise NeedsMending(f"There are no events {', '.join(unknown)}: take their names without prefix.")

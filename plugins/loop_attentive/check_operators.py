@@ -5,15 +5,13 @@ python -m loop_attentive.check_operators [--shop NAME]
 
 import argparse
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 from airflow.sdk import Context
 
-from loop_attentive import db, revision, settings, sync_operators
+from loop_attentive import commands, settings, sync_operators
 from loop_attentive.attentive import AttentiveHook
 from loop_attentive.errors import NeedsMending
 from loop_attentive.operators import StepOperator, account_of, ledger, source_of
@@ -45,29 +43,21 @@ def check_shop(conn: psycopg.Connection[Any], shop: Shop) -> "Report":
     except NeedsMending as error:
         report = check.Report(check.titled(shop), problems=[str(error)])
     if shop.loop_api:
-        with _told_in(report.problems):
+        try:
             sync_operators.check(shop)
-    with _told_in(report.warnings, "nothing can be sent: "):
-        AttentiveHook(shop.attentive).transport()
+        except NeedsMending as error:
+            report.problems.append(str(error))
+    can_send, why_not = AttentiveHook(shop.attentive).test_connection()
+    if not can_send:
+        report.warnings.append(f"nothing can be sent: {why_not}")
     return report
-
-
-@contextmanager
-def _told_in(lines: list[str], begin: str = "") -> Iterator[None]:
-    try:
-        yield
-    except NeedsMending as error:
-        lines.append(begin + str(error))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Tell what a shop's warehouse is worth, without sending anything.")
     parser.add_argument("--shop", help="of include/shops.yaml; by default every shop")
-    try:
-        return run(parser.parse_args().shop)
-    except (NeedsMending, db.DatabaseAway) as error:
-        print(error, file=sys.stderr)
-        return 1
+    only = parser.parse_args().shop
+    return commands.exit_status(lambda: run(only))
 
 
 def run(only: str | None) -> int:
@@ -75,7 +65,6 @@ def run(only: str | None) -> int:
     shops = [settings.shop(only)] if only else settings.load().values()
     reports = []
     with ledger() as conn:
-        revision.check(conn)
         for shop in shops:
             reports.append(check_shop(conn, shop))
             print(f"{reports[-1]}\n\nChecked at {datetime.now(UTC):%Y-%m-%d %H:%M} UTC; nothing was sent or kept.")

@@ -29,10 +29,8 @@ from sqlglot import exp
 
 from loop_attentive.catalogue import INCLUDE, EventType
 from loop_attentive.errors import NeedsMending
-from loop_attentive.settings import Shop
+from loop_attentive.settings import BESIDE, SOURCES, Shop
 
-SOURCES = INCLUDE / "sql" / "sources"
-BESIDE = INCLUDE / "sql" / "beside"
 OWN = INCLUDE / "sql" / "shops"
 """SELECTs of a merchant's own, in a folder named for the shop: <table>.sql replaces, <table>.extend.sql extends."""
 

@@ -5,16 +5,17 @@ has agreed, those of them that are still so are decided, in the transaction that
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime, time, timedelta
-from typing import Any, LiteralString, NamedTuple, cast
+from datetime import UTC, date, datetime
+from typing import Any, NamedTuple, cast
 
 import psycopg
 from psycopg.types.json import Json
 
-from loop_attentive import db
-from loop_attentive.catalogue import BY_NAME
+from loop_attentive import days, db
+from loop_attentive.catalogue import check_names
+from loop_attentive.days import ONE_DAY
 from loop_attentive.errors import NeedsMending
 from loop_attentive.settings import Shop
 
@@ -53,7 +54,7 @@ class Stop(NamedTuple):
 
 def stop_of(conn: psycopg.Connection[Any], shop: str) -> Stop | None:
     """Who stopped a shop's sending, or None while it goes on."""
-    return as_stop(conn.execute(cast(LiteralString, db.sql("ledger/switch")), {"shop": shop}).fetchone())
+    return as_stop(conn.execute(db.sql("ledger/switch"), {"shop": shop}).fetchone())
 
 
 def as_stop(row: tuple[Any, ...] | None) -> Stop | None:
@@ -102,10 +103,8 @@ class Selection:
         allowed = STATES_FOR[self.action]
         if not self.states or set(self.states) - set(allowed):
             raise NeedsMending(f"To {self.action} is for states {', '.join(allowed)}: choose one or more of them.")
-        if unknown := sorted(set(self.events) - set(BY_NAME)):
-            raise NeedsMending(f"There are no events {', '.join(unknown)}: take their names without prefix.")
-        if self.first and self.last and self.last < self.first:
-            raise NeedsMending("The range of dates ends before it begins: exchange from and to.")
+        check_names(self.events)
+        days.check(self.first, self.last)
         _reason(self.why)
 
     def told(self) -> dict[str, Any]:
@@ -157,43 +156,42 @@ class Proposal:
 def propose(conn: psycopg.Connection[Any], shop: Shop, asker: Asker, selection: Selection) -> Proposal:
     """Fixes the events that a selection finds, and commits; what the run proposed before is forgotten."""
     selection.check()
-    midnight = time(tzinfo=shop.zone)
     first, last = selection.first, selection.last
     with conn.transaction():
         conn.execute("DELETE FROM proposed WHERE (shop, dag_id, run_id) = (%s, %s, %s)", asker)
         conn.execute(
-            cast(LiteralString, db.sql("ledger/propose")),
+            db.sql("ledger/propose"),
             asker._asdict() | {
                 "states": list(selection.states),
                 "reason": selection.reason,
                 "events": list(selection.events),
                 "returns": list(selection.returns),
-                "from": datetime.combine(first, midnight) if first else None,
-                "until": datetime.combine(last + timedelta(days=1), midnight) if last else None,
+                "from": days.midnight(first, shop.zone) if first else None,
+                "until": days.midnight(last + ONE_DAY, shop.zone) if last else None,
                 "of_run": selection.of_run,
                 "unasked": selection.unasked,
             },
         )  # fmt: skip
-        rows = conn.execute(cast(LiteralString, db.sql("ledger/proposal")), asker._asdict()).fetchall()
+        rows = conn.execute(db.sql("ledger/proposal"), asker._asdict()).fetchall()
     return Proposal([Line(*row) for row in rows])
 
 
 def unasked(conn: psycopg.Connection[Any], shop: Shop) -> int:
     """How many held events a person should be asked about now: none while a question about such is open."""
-    return _count(conn, cast(LiteralString, db.sql("ledger/unasked")), {"shop": shop.name, "dag_id": shop.resolve_dag})
+    return int(db.scalar(conn, db.sql("ledger/unasked"), {"shop": shop.name, "dag_id": shop.resolve_dag}))
 
 
 def open_questions(conn: psycopg.Connection[Any], shop: Shop) -> list[Asker]:
     """The runs that ask about the shop's held events and have not ended, as far as the ledger knows."""
     asked = {"shop": shop.name, "dag_id": shop.resolve_dag}
-    rows = conn.execute(cast(LiteralString, db.sql("ledger/open_questions")), asked).fetchall()
+    rows = conn.execute(db.sql("ledger/open_questions"), asked).fetchall()
     return [Asker(shop.name, shop.resolve_dag, run_id) for (run_id,) in rows]
 
 
 def withdraw(conn: psycopg.Connection[Any], question: Asker) -> None:
     """Takes a question away that nobody will answer any more, and commits: its events may be asked about again."""
     with conn.transaction():
-        conn.execute(cast(LiteralString, db.sql("ledger/withdraw")), question._asdict())
+        conn.execute(db.sql("ledger/withdraw"), question._asdict())
 
 
 class Decided(NamedTuple):
@@ -211,20 +209,20 @@ def decide(conn: psycopg.Connection[Any], shop: Shop, asker: Asker, selection: S
 
     selection.check()
     with conn.transaction(), psycopg.ClientCursor(conn) as cur:
-        cur.execute("SELECT pg_advisory_xact_lock(hashtextextended('loop_attentive decides ' || %s, 0))", (shop.name,))
-        proposed = _count(conn, "SELECT count(*) FROM proposed WHERE (shop, dag_id, run_id) = (%s, %s, %s)", asker)
+        db.wait_for_turn(cur, f"decides {shop.name}")
+        proposed = db.scalar(cur, "SELECT count(*) FROM proposed WHERE (shop, dag_id, run_id) = (%s, %s, %s)", asker)
         if is_decided(conn, asker):
-            events = _count(conn, "SELECT sum(events) FROM decision WHERE (shop, dag_id, run_id) = (%s, %s, %s)", asker)
+            events = db.scalar(
+                cur, "SELECT sum(events) FROM decision WHERE (shop, dag_id, run_id) = (%s, %s, %s)", asker
+            )
             return Decided(events, proposed - events)
-        cur.execute(
-            cast(LiteralString, db.sql("ledger/take_proposed")), asker._asdict() | {"states": list(selection.states)}
-        )
+        cur.execute(db.sql("ledger/take_proposed"), asker._asdict() | {"states": list(selection.states)})
         if selection.action in ("discard", "delivered"):
-            cur.execute(cast(LiteralString, db.sql(f"ledger/decide_{selection.action}")))
+            cur.execute(db.sql(f"ledger/decide_{selection.action}"))
         else:
-            cur.execute(cast(LiteralString, db.sql("ledger/decide_send")))
+            cur.execute(db.sql("ledger/decide_send"))
             qualify.release(conn, shop)
-        events = _count(conn, "SELECT count(*) FROM decided")
+        events = db.scalar(cur, "SELECT count(*) FROM decided")
         decision_id = record(
             conn, **asker._asdict(), action=selection.action, who=who, why=_reason(selection.why),
             scope=selection.told(), events=events,
@@ -255,7 +253,7 @@ def record(
 ) -> int:
     """Records a decision in the caller's transaction; its decision_id. who: a user's name. scope: nothing private."""
     row = conn.execute(
-        cast(LiteralString, db.sql("ledger/decide")),
+        db.sql("ledger/decide"),
         {
             "shop": shop, "action": action, "who": who, "why": why, "dag_id": dag_id, "run_id": run_id,
             "scope": Json(scope or {}), "events": events,
@@ -266,13 +264,8 @@ def record(
 
 def is_decided(conn: psycopg.Connection[Any], asker: Asker) -> bool:
     """Whether the run's decision was made before."""
-    return _count(conn, "SELECT count(*) FROM decision WHERE (shop, dag_id, run_id) = (%s, %s, %s)", asker) > 0
-
-
-def _count(
-    conn: psycopg.Connection[Any], query: LiteralString, parameters: Sequence[Any] | Mapping[str, Any] = ()
-) -> int:
-    return int(cast(tuple[Any], conn.execute(query, parameters).fetchone())[0] or 0)
+    decided = "SELECT EXISTS (SELECT FROM decision WHERE (shop, dag_id, run_id) = (%s, %s, %s))"
+    return bool(db.scalar(conn, decided, asker))
 
 
 def _reason(why: str) -> str:

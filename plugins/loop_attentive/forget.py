@@ -7,21 +7,20 @@ contacts.txt: one phone or e-mail address a line. None of them is ever shown, lo
 
 import argparse
 import asyncio
-import getpass
-import os
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, LiteralString, cast
+from typing import Any
 
 import psycopg
 from psycopg.types.json import Json
 
-from loop_attentive import contacts, db, decisions, people, removal, revision, settings
+from loop_attentive import commands, contacts, db, decisions, people, removal, settings
 from loop_attentive.attentive import Answer, AttentiveHook, AttentiveTransport
 from loop_attentive.errors import NeedsMending
+from loop_attentive.operators import ledger
 from loop_attentive.people import SaidNo
 from loop_attentive.settings import Shop
 
@@ -42,7 +41,7 @@ class Read:
     unusable: list[int] = field(default_factory=list)
 
 
-class NotAsked(Exception):
+class NotAsked(NeedsMending):
     """Attentive was not asked to delete somebody. Holds no contact."""
 
 
@@ -96,7 +95,7 @@ def forget(
 
 
 def _same_account(conn: psycopg.Connection[Any], names: Iterable[str]) -> list[str]:
-    rows = conn.execute(cast(LiteralString, db.sql("people/same_account")), {"shops": list(names)})
+    rows = conn.execute(db.sql("people/same_account"), {"shops": list(names)})
     return [row[0] for row in rows]
 
 
@@ -163,41 +162,24 @@ def main() -> int:
     parser.add_argument("--shop", help="of include/shops.yaml; by default every shop")
     parser.add_argument("--delete-at-attentive", action="store_true", help="ask Attentive to delete them too")
     arguments = parser.parse_args()
-    try:
-        return run(arguments.shop, arguments.delete_at_attentive)
-    except (NeedsMending, NotAsked, db.DatabaseAway) as error:
-        print(error, file=sys.stderr)
-        return 1
+    return commands.exit_status(lambda: run(arguments.shop, arguments.delete_at_attentive))
 
 
 def run(shop: str | None, delete_at_attentive: bool) -> int:
     shops = settings.load()
     chosen = [settings.shop(shop).name] if shop else list(shops)
-    with db.connect(ledger(), autocommit=True) as conn:
-        revision.check(conn)
+    with ledger() as conn:
         transports = know_accounts(conn, shops)
-        deletion = Deletion(_for_each(chosen, shops, transports)) if delete_at_attentive else None
+        if delete_at_attentive:
+            _require_transports(chosen, shops, transports)
+        deletion = Deletion(transports) if delete_at_attentive else None
         lines = sys.stdin.buffer.read().decode("utf-8", "replace").split("\n")
         found = {name: read(lines, shops[name]) for name in chosen}
         given = {name: one.contacts for name, one in found.items() if one.contacts}
-        removed = forget(conn, shops, given, who=user(), why="make forget", deletion=deletion)
+        removed = forget(conn, shops, given, who=commands.user(), why="make forget", deletion=deletion)
     tell(given, removed, deletion)
     unusable = tell_unusable(found)
     return int(unusable or any(one.on_their_way for one in removed.values()))
-
-
-def ledger() -> str:
-    """Conninfo of the ledger, from its Airflow connection."""
-    from airflow.sdk import BaseHook
-    from airflow.sdk.exceptions import AirflowNotFoundException
-
-    try:
-        return db.conninfo(BaseHook.get_connection(db.CONNECTION_ID))
-    except AirflowNotFoundException:
-        raise NeedsMending(
-            f"There is no connection {db.CONNECTION_ID}: set AIRFLOW_CONN_{db.CONNECTION_ID.upper()}, "
-            "or add it to Airflow; it is the PostgreSQL for mirror and ledger."
-        ) from None
 
 
 def know_accounts(conn: psycopg.Connection[Any], shops: Mapping[str, Shop]) -> dict[str, AttentiveTransport]:
@@ -210,22 +192,13 @@ def know_accounts(conn: psycopg.Connection[Any], shops: Mapping[str, Shop]) -> d
     return transports
 
 
-def _for_each(
+def _require_transports(
     names: Iterable[str], shops: Mapping[str, Shop], transports: Mapping[str, AttentiveTransport]
-) -> Mapping[str, AttentiveTransport]:
+) -> None:
     """Raises NeedsMending when one of these shops has none."""
     for name in names:
         if name not in transports:
             AttentiveHook(shops[name].attentive).transport()
-    return transports
-
-
-def user() -> str:
-    """Who runs this, as the machine knows them."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's made-up user
-        return f"user {os.getuid()}"
 
 
 def tell(given: Mapping[str, set[str]], removed: Mapping[str, removal.Removed], deletion: Deletion | None) -> None:

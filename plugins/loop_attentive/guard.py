@@ -5,7 +5,7 @@ Both hold events in the transaction that would release them, so nothing above a 
 
 import logging
 from datetime import datetime, timedelta
-from typing import Any, Literal, LiteralString, NamedTuple, cast
+from typing import Any, Literal, LiteralString, NamedTuple
 
 import psycopg
 
@@ -19,8 +19,6 @@ log = logging.getLogger(__name__)
 MORE_THAN_USUAL = "more than usual"
 ABOVE_SETTING = "more than max_events_per_run"
 ABOVE_CAP = "more than max_per_person_per_day"
-
-BASELINE = "baseline"
 
 NOTICED_FROM = 500
 """No flood is smaller than this, however quiet the shop."""
@@ -37,8 +35,8 @@ class Released(NamedTuple):
     may still be held. asked: what they ask for. of_runs: the runs that found it.
     """
 
-    new: str
-    so_far: str
+    new: LiteralString
+    so_far: LiteralString
     asked: dict[str, Any]
     of_runs: list[int]
 
@@ -77,14 +75,14 @@ NO_RUN = Together([])
 def hold_new(cur: psycopg.Cursor[Any], shop: Shop, event: EventType, run: Run, now: datetime) -> int:
     """Holds what is too much of a rule's new events; how many of that type. The transaction should end soon after."""
     together = _counted_together(cur, shop, run, now)
-    count = _scalar(
+    count = db.scalar(
         cur,
-        "qualify/count_run",
+        db.sql("qualify/count_run"),
         {"run_keys": together.run_keys, "counted_since": together.since, "event_type": event.name},
     )
     if bound := _exceeded(cur, shop, event, count, together, now):
         held = cur.execute(
-            cast(LiteralString, db.sql("qualify/hold_run")),
+            db.sql("qualify/hold_run"),
             {"run_key": run.run_key, "event_type": event.name, "reason": bound.reason},
         ).rowcount
         _record(cur, run, event.name, bound, count, held)
@@ -145,14 +143,15 @@ def largest(cur: psycopg.Cursor[Any], shop: Shop, event: EventType, but_of: Toge
     but_of: what does not count.
     """
     unit, zone = ("day", shop.time_zone) if event.daily else ("hour", "UTC")
-    return _scalar(
+    most = db.scalar(
         cur,
-        "qualify/largest",
+        db.sql("qualify/largest"),
         {
-            "shop": shop.name, "event_type": event.name, "since": now - HISTORY, "now": now, "baseline": BASELINE,
+            "shop": shop.name, "event_type": event.name, "since": now - HISTORY, "now": now,
             "unit": unit, "zone": zone, "run_keys": but_of.run_keys, "counted_since": but_of.since,
         },
     )  # fmt: skip
+    return int(most)
 
 
 def _hold_above_cap(
@@ -160,10 +159,10 @@ def _hold_above_cap(
 ) -> list[str]:
     """The types of the events that are held for their person's sake. One rule of a shop decides at a time."""
     cap = Bound(shop.max_per_person_per_day, ABOVE_CAP)
-    cur.execute("SELECT pg_advisory_xact_lock(hashtextextended('loop_attentive cap of ' || %s, 0))", (shop.name,))
+    db.wait_for_turn(cur, f"cap of {shop.name}")
     query = db.sql("qualify/hold_above_cap").replace("{new}", released.new).replace("{released}", released.so_far)
     rows = cur.execute(
-        cast(LiteralString, query),
+        query,
         {
             "run_keys": released.of_runs, "shop": shop.name, "day_ago": now - DAY, "cap": cap.events,
             "reason": cap.reason,
@@ -185,14 +184,9 @@ def _record(
     )  # fmt: skip
     if run and held:
         cur.execute(
-            cast(LiteralString, db.sql("qualify/record_hold")),
+            db.sql("qualify/record_hold"),
             {
                 "run_key": run.run_key, "event_type": event_type, "reason": bound.reason, "bound": bound.events,
                 "events": held,
             },
         )  # fmt: skip
-
-
-def _scalar(cur: psycopg.Cursor[Any], name: str, parameters: dict[str, Any]) -> int:
-    row = cur.execute(cast(LiteralString, db.sql(name)), parameters).fetchone()
-    return cast(tuple[int], row)[0]

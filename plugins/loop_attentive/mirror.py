@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import chain
-from typing import Any, LiteralString, cast
+from typing import Any
 
 import psycopg
 from psycopg import sql
@@ -71,11 +71,11 @@ def look(
             synced_at = origin.last_sync()
         _introduce(cur, shop, as_of, account)
         said_no = people.said_no(conn, shop)
-        script(cur, "mirror/stage", {})
+        db.script(cur, "mirror/stage", {})
         cursors = {table.name: _cursor(cur, origin, table) for table in source.TABLES if table.name not in absent}
         if any(known.is_of_another_zone for known in cursors.values()):
             log.info("The shop's time_zone has changed: the source is read anew.")
-            script(cur, "mirror/forget_moves", {"shop": shop.name})
+            db.script(cur, "mirror/forget_moves", {"shop": shop.name})
         extracted = changed = 0
         # One table is read while the one before is applied.
         with closing(source.ahead(_read(origin, cursors, as_of, whole=whole))) as chunks:
@@ -89,7 +89,7 @@ def look(
                         cur, shop, table, as_of, cursors.get(table.name),
                         restocked_once=origin.layout.is_beside("exchange_items"),
                     )  # fmt: skip
-        script(cur, "mirror/purge", {"shop": shop.name, "horizon": _horizon(shop, as_of)})
+        db.script(cur, "mirror/purge", {"shop": shop.name, "horizon": _horizon(shop, as_of)})
         _acquaint(cur)
         people.opt_out(conn, shop.name, said_no.found, given=False)
         _finish(
@@ -108,20 +108,7 @@ def look(
 
 def wait_for_turn(conn: psycopg.Connection[Any], shop: Shop) -> None:
     """Has the mirror of a shop to oneself until the transaction ends."""
-    conn.execute("SELECT pg_advisory_xact_lock(hashtextextended('loop_attentive look at ' || %s, 0))", (shop.name,))
-
-
-def script(cur: psycopg.Cursor[Any], name: str, parameters: dict[str, Any]) -> int:
-    """Runs the statements of include/sql/<name>.sql; the number of rows that the last one touched."""
-    cur.execute(cast(LiteralString, db.sql(name)), parameters)
-    while cur.nextset():
-        pass
-    return cur.rowcount
-
-
-def scalar(cur: psycopg.Cursor[Any], query: LiteralString | sql.Composed, parameters: Any = None) -> Any:
-    row = cur.execute(query, parameters).fetchone()
-    return row[0] if row else None
+    db.wait_for_turn(conn, f"look at {shop.name}")
 
 
 def _horizon(shop: Shop, as_of: datetime) -> datetime:
@@ -131,7 +118,7 @@ def _horizon(shop: Shop, as_of: datetime) -> datetime:
 
 def _after_last_look(cur: psycopg.Cursor[Any], shop: Shop, now: datetime) -> datetime:
     """Now, or just after the last look where the clock was set back since: rules would not see what this look sees."""
-    last = scalar(cur, "SELECT max(as_of) FROM look WHERE shop = %s", (shop.name,))
+    last = db.scalar(cur, "SELECT max(as_of) FROM look WHERE shop = %s", (shop.name,))
     return max(now, last.astimezone(UTC) + timedelta(microseconds=1)) if last else now
 
 
@@ -149,8 +136,7 @@ def _recent_whole_look(cur: psycopg.Cursor[Any], origin: Source, now: datetime) 
 
 def ledger_time(conn: psycopg.Connection[Any]) -> datetime:
     """Now, by the ledger's clock, UTC. Raises NeedsMending when this worker's is more than five minutes off."""
-    with conn.cursor() as cur:
-        now = cast(datetime, scalar(cur, "SELECT clock_timestamp()")).astimezone(UTC)
+    now = db.now(conn)
     _check_clock("this worker", datetime.now(UTC), now)
     return now
 
@@ -309,7 +295,7 @@ def _keep_out(
         return
     query = db.sql("people/staged_with_contact")
     late = people.owned(conn, said_no, query, {}) if said_no.found else []
-    script(cur, "people/redact_staged", {"shop": shop.name, "return_ids": late})
+    db.script(cur, "people/redact_staged", {"shop": shop.name, "return_ids": late})
 
 
 def _introduce(cur: psycopg.Cursor[Any], shop: Shop, as_of: datetime, account: str | None) -> None:
@@ -390,25 +376,27 @@ def _apply(
 ) -> int:
     """Brings one table of the mirror up to what was staged; how many of its rows are new or changed.
 
-    restocked_once: what is restocked is told by the stock of the moment.
+    restocked_once: what is restocked is told by the stock of the moment. An updated_at in the future is not held
+    against what is read later: it would hide every later version of its row.
     """
     parameters = {
         "shop": shop.name,
         "as_of": as_of,
+        "until": as_of + CLOCK_TOLERANCE,
         "horizon": _horizon(shop, as_of),
         "previous_look": known.previous_look if known else None,
         "restocked_once": restocked_once,
     }
-    script(cur, f"mirror/apply_{table.name}", parameters)
+    db.script(cur, f"mirror/apply_{table.name}", parameters)
     if table is source.EXCHANGE_ITEMS:
-        script(cur, "mirror/apply_episodes", parameters)
+        db.script(cur, "mirror/apply_episodes", parameters)
     differences = sql.Identifier(DIFFERENCES[table.name])
-    return int(scalar(cur, sql.SQL("SELECT count(*) FROM {} WHERE is_new OR fields <> '{{}}'").format(differences)))
+    return int(db.scalar(cur, sql.SQL("SELECT count(*) FROM {} WHERE is_new OR fields <> '{{}}'").format(differences)))
 
 
 def _acquaint(cur: psycopg.Cursor[Any]) -> None:
     """Has the planner see what a first look brought: rules that follow at once would take hours by its guesses."""
-    for (table,) in cur.execute(cast(LiteralString, db.sql("mirror/unknown_tables"))).fetchall():
+    for (table,) in cur.execute(db.sql("mirror/unknown_tables")).fetchall():
         cur.execute(sql.SQL("ANALYZE {}").format(sql.Identifier(table)))
 
 
@@ -426,7 +414,7 @@ def _finish(
     for name, cursor in cursors.items():
         told = origin.told(name)
         cur.execute(
-            cast(LiteralString, db.sql("mirror/move_cursor")),
+            db.sql("mirror/move_cursor"),
             {
                 "shop": origin.shop.name, "source_table": name, "source": origin.identity, "looked_at": as_of,
                 "position_column": cursor.column, "position": cursor.position, "position_kind": cursor.kind,
@@ -435,7 +423,7 @@ def _finish(
                 "told": told, "told_by": origin.told_by, "time_zone": origin.shop.time_zone,
             },
         )  # fmt: skip
-    script(
+    db.script(
         cur,
         "mirror/finish_look",
         {

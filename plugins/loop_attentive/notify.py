@@ -7,7 +7,7 @@ import json
 import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, LiteralString, NamedTuple, cast
+from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
 
 import aiohttp
@@ -41,7 +41,7 @@ class NotTold(Exception):
 def held_by(conn: psycopg.Connection[Any], run_key: int, *, untold: bool = False) -> list[Held]:
     """What a run has held, or as much of it as nobody was notified of; those rows are the caller's then."""
     query = db.sql("ledger/held_untold" if untold else "ledger/held_by_run")
-    rows = conn.execute(cast(LiteralString, query), {"run_key": run_key}).fetchall()
+    rows = conn.execute(query, {"run_key": run_key}).fetchall()
     return [Held(*row) for row in rows]
 
 
@@ -82,7 +82,7 @@ def tell(conn: psycopg.Connection[Any], shop: Shop, post: Post, ui: str = "") ->
     Each is told once: what was posted is committed with its message, and what another task is telling is left to it.
     ui: as of text. Raises what post raises; what was not told then is told by the next run.
     """
-    runs = conn.execute(cast(LiteralString, db.sql("ledger/runs_untold")), {"shop": shop.name}).fetchall()
+    runs = conn.execute(db.sql("ledger/runs_untold"), {"shop": shop.name}).fetchall()
     messages = 0
     for run_key, dag_id, run_id in runs:
         with conn.transaction():

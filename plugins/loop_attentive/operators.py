@@ -206,8 +206,10 @@ class QualifyOperator(StepOperator):
         from loop_attentive import qualify  # pandas: a second that no other task need wait for
 
         result = qualify.qualify(conn, shop, BY_NAME[self.event_type], run_of(context, conn, shop))
-        if result.asleep:
-            self.log.warning("Not judged: %s.", result.asleep)
+        if result.off:
+            self.log.warning("Not judged: %s.", result.off)
+        elif result.stale:
+            self.log.warning("Reminders that need a fresh source are put off: %s.", result.stale)
         self.log.info(
             "%s: %d rows, %d known, %d new: %s.",
             self.event_type, result.yielded, result.known, result.created,
@@ -225,7 +227,9 @@ def why_nothing_is_sent(conn: psycopg.Connection[Any], shop: Shop) -> str | None
 
 
 class PlanOperator(StepOperator):
-    """Splits what is to be sent into batches by return, so that no batch waits for another."""
+    """Judges again what the settings or the mirror tell otherwise by now, and splits what is to be sent into batches by
+    return, so that no batch waits for another.
+    """
 
     def step(self, context: Context, conn: psycopg.Connection[Any], shop: Shop) -> list[dict[str, int]]:
         from loop_attentive import qualify
@@ -313,6 +317,11 @@ class SendOperator(BaseAsyncOperator):
                 result.come_back_at.isoformat(timespec="seconds"), result.waits_for,
             )  # fmt: skip
             raise AirflowRescheduleException(result.come_back_at)
+        if result.fruitless:
+            raise AirflowFailException(
+                "Attentive has answered no request of this run but with errors of its own, if at all "
+                f"(audit_attempt has them): is it up? {result.pending} events stay pending, for the next run."
+            )
         return result.counts | {"requests": result.requests, "left pending": result.pending}
 
     async def deliver(self, context: Context) -> delivery.Delivered:

@@ -23,7 +23,7 @@ OUT_OF_STOCK_OUTCOMES = ("credit", "refund")
 RESOLVED = "Loop Out Of Stock Resolved"
 """The only event that tells an outOfStockOutcome."""
 
-CLOCK_TOLERANCE = timedelta(minutes=10)
+FACT_AHEAD = timedelta(minutes=10)
 """A fact up to this far ahead happened now, by a clock that runs fast."""
 
 NO_RECIPIENT = "no recipient"
@@ -66,7 +66,7 @@ def shape(facts: pd.DataFrame, *, region: str, now: datetime) -> pd.DataFrame:
         "returnId: not an integer": return_id.isna(),
         f"returnStatus: not one of {', '.join(RETURN_STATUSES)}": status.notna() & ~status.isin(RETURN_STATUSES),
         "occurredAt: missing": occurred_at.isna(),
-        "occurredAt: more than ten minutes ahead": occurred_at > now + CLOCK_TOLERANCE,
+        "occurredAt: more than ten minutes ahead": occurred_at > now + FACT_AHEAD,
         # Last: a row with this reason lacks nothing else.
         NO_RECIPIENT: phone.isna() & email.isna(),
     }
@@ -77,7 +77,7 @@ def shape(facts: pd.DataFrame, *, region: str, now: datetime) -> pd.DataFrame:
     body[pd.notna(invalid_reason)] = None
     return pd.DataFrame(
         {
-            "occurred_at": occurred_at.mask(occurred_at.between(now, now + CLOCK_TOLERANCE), now),
+            "occurred_at": occurred_at.mask(occurred_at.between(now, now + FACT_AHEAD), now),
             "body": pd.Series(body, index=facts.index, dtype=object),
             "phone": phone,
             "email": email,

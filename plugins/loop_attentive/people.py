@@ -23,9 +23,9 @@ def hashed(contact: str, key: bytes) -> int:
     return int.from_bytes(blake2b(contact.lower().encode(), key=key, digest_size=8).digest(), signed=True)
 
 
-def hashes(contacts: Iterable[Any], key: bytes) -> list[int | None]:
-    """Of each contact; None for what is no text."""
-    return [hashed(contact, key) if isinstance(contact, str) else None for contact in contacts]
+def hashes(column: Iterable[Any], key: bytes) -> list[int | None]:
+    """Of each contact in a column; None for what is no text."""
+    return [hashed(contact, key) if isinstance(contact, str) else None for contact in column]
 
 
 class SaidNo:
@@ -47,7 +47,7 @@ class SaidNo:
         return bool(self.given or self.shared)
 
     @property
-    def sum(self) -> str:
+    def digest(self) -> str:
         """Tells one list from another."""
         return f"{len(self.given)} {sum(self.given)} {len(self.shared)} {sum(self.shared)}"
 
@@ -66,7 +66,7 @@ class SaidNo:
 
 def said_no(conn: psycopg.Connection[Any], shop: Shop) -> SaidNo:
     """The list as it holds for a shop: its own, and that of the shops of the same Attentive account."""
-    rows = conn.execute(cast(LiteralString, db.sql("people/said_no")), {"shop": shop.name}).fetchall()
+    rows = conn.execute(db.sql("people/said_no"), {"shop": shop.name}).fetchall()
     given = {person for person, is_given in rows if is_given}
     return SaidNo(shop, hash_key(conn), given, {person for person, _ in rows} - given)
 
@@ -74,19 +74,19 @@ def said_no(conn: psycopg.Connection[Any], shop: Shop) -> SaidNo:
 def opt_out(conn: psycopg.Connection[Any], shop: str, people: Iterable[int], *, given: bool) -> int:
     """Puts hashes on a shop's list; how many of them were not there yet."""
     parameters = {"shop": shop, "hashes": sorted(people), "given": given}
-    return conn.execute(cast(LiteralString, db.sql("people/opt_out")), parameters).rowcount
+    return conn.execute(db.sql("people/opt_out"), parameters).rowcount
 
 
 def know_account(conn: psycopg.Connection[Any], shops: Iterable[str], account: str) -> None:
     """Remembers the Attentive account of some shops that have been looked at; shops of one account share their list."""
-    conn.execute(cast(LiteralString, db.sql("people/know_account")), {"shops": list(shops), "account": account})
+    conn.execute(db.sql("people/know_account"), {"shops": list(shops), "account": account})
 
 
-def owned(conn: psycopg.Connection[Any], who: SaidNo, query: str, parameters: dict[str, Any]) -> list[Any]:
+def owned(conn: psycopg.Connection[Any], who: SaidNo, query: LiteralString, parameters: dict[str, Any]) -> list[Any]:
     """What belongs to those who said no. query: yields an id, phone and e-mail; read in a transaction of the caller's.
 
     What shows only a contact that is found to be shared further on is passed over: another reading finds it.
     """
     with psycopg.ServerCursor(conn, "contacts") as cur:
         cur.itersize = 10_000
-        return [one for one, *contact in cur.execute(cast(LiteralString, query), parameters) if who.owns(*contact)]
+        return [one for one, *contact in cur.execute(query, parameters) if who.owns(*contact)]

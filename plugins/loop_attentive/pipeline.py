@@ -24,7 +24,8 @@ in one transaction, and logs every change. The time at which it began, by the le
 QUALIFY = """One task an event: its rule (`include/sql/events/`) is asked what is due, and what the ledger does not know
 yet is judged: pending, or suppressed, invalid, expired or held, each with its reason. Nothing is sent here."""
 
-PLAN = """Counts what is to be sent, by this run and by earlier ones, and splits it into batches by return."""
+PLAN = """Suppresses what the settings have come to forbid, judges again what may go out after all, counts what is to be
+sent, by this run and by earlier ones, and splits it into batches by return."""
 
 SEND = """Each batch: lease, mark, send, settle. The ledger decides what leaves, in the order of each return and at the
 pace of the Attentive account, so that a retry, a cleared task or a second run sends nothing twice."""

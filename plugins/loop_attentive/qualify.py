@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import tee
-from typing import Any, LiteralString, cast
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 CHUNK = 50_000
 """Events judged at a time: what a qualification holds in memory."""
 
-BASELINE, SWITCHED_OFF, OPTED_OUT, TOO_LATE = guard.BASELINE, "switched off", "opted out", "too late"
+SWITCHED_OFF, OPTED_OUT, TOO_LATE = "switched off", "opted out", "too late"
 NOT_ON_TEST_LIST, SHADOW = "not on the test list", "shadow"
 
 FIRST_OF_ALL = datetime(1970, 1, 1, tzinfo=UTC)
@@ -47,14 +47,15 @@ Row = tuple[Any, ...]
 class Qualified:
     """What became of a rule's rows: yielded = known + created, and created by starting state.
 
-    asleep: why the rule was not judged at all, if so.
+    off: why the rule cannot be judged at all, if so. stale: why what needs a fresh source is put off, if it is.
     """
 
     yielded: int
     known: int
     created: int
     states: dict[str, int]
-    asleep: str | None = None
+    off: str | None = None
+    stale: str | None = None
 
 
 def qualify(
@@ -74,14 +75,11 @@ def qualify(
     its events alone are taken, and none is held.
     """
     with conn.transaction(), psycopg.ClientCursor(conn) as cur:
-        starts_at, mark = _lock_rule(cur, shop, event)
-        fresh, why_not = rules.freshness(conn, shop, run.as_of)
-        asleep = connectors.why_off(shop, event) or (why_not if event.reminder else None)
-        now = now or _ledger_now(cur)
-        _ask(cur, shop, event, run, starts_at, mark, fresh)
+        off, stale = _find(conn, cur, shop, event, run)
+        now = now or db.now(cur)
         if plan_id is not None:
-            cur.execute(cast(LiteralString, db.sql("backfill/follow_plan")), {"plan_id": plan_id})
-            cur.execute(cast(LiteralString, db.sql("backfill/keep_planned")), {"plan_id": plan_id})
+            cur.execute(db.sql("backfill/follow_plan"), {"plan_id": plan_id})
+            cur.execute(db.sql("backfill/keep_planned"), {"plan_id": plan_id})
         yielded, known = _counts(cur)
         if event.reminder and known:
             _revive(conn, cur, shop, run, now)
@@ -98,9 +96,9 @@ def qualify(
             states.update(judged["status"].tolist())
         if plan_id is not None:
             planned = {"plan_id": plan_id, "shop": shop.name, "event_type": event.name}
-            cur.execute(cast(LiteralString, db.sql("backfill/name_planned")), planned)
+            cur.execute(db.sql("backfill/name_planned"), planned)
         # Reminders that are put off stay due for the rule's next version too, should one come meanwhile.
-        if run.window_start is None and not (event.reminder and asleep):
+        if run.window_start is None and not (event.reminder and (off or stale)):
             cur.execute(
                 "UPDATE rule SET completed_at = greatest(completed_at, %s) "
                 "WHERE shop = %s AND event_type = %s AND version = %s",
@@ -109,7 +107,7 @@ def qualify(
         if plan_id is None and states["pending"]:
             held = min(guard.hold_new(cur, shop, event, run, now), states["pending"])
             states = states + Counter(held=held) - Counter(pending=held)
-        result = Qualified(yielded, known, states.total(), dict(states), asleep)
+        result = Qualified(yielded, known, states.total(), dict(states), off, stale)
         _record(cur, run, event, result, omitted)
     return result
 
@@ -122,10 +120,8 @@ def foresee(
     Yields frames with at least the LEDGER_COLUMNS, a chunk at a time.
     """
     with psycopg.ClientCursor(conn) as cur:
-        starts_at, mark = _lock_rule(cur, shop, event)
-        fresh, _ = rules.freshness(conn, shop, run.as_of)
-        now = now or _ledger_now(cur)
-        _ask(cur, shop, event, run, starts_at, mark, fresh)
+        _find(conn, cur, shop, event, run)
+        now = now or db.now(cur)
         key = people.hash_key(conn)
     for rows in _baseline(conn):
         yield pd.DataFrame(rows, columns=LEDGER_COLUMNS)
@@ -136,14 +132,8 @@ def foresee(
 def count(conn: psycopg.Connection[Any], shop: Shop, event: EventType, run: Run) -> int:
     """How many facts of a run's interval a rule yields, known or not, in the caller's transaction; stores nothing."""
     with psycopg.ClientCursor(conn) as cur:
-        starts_at, mark = _lock_rule(cur, shop, event)
-        fresh, _ = rules.freshness(conn, shop, run.as_of)
-        _ask(cur, shop, event, run, starts_at, mark, fresh)
+        _find(conn, cur, shop, event, run)
         return _counts(cur)[0]
-
-
-def _ledger_now(cur: psycopg.Cursor[Any]) -> datetime:
-    return cast(datetime, cast(tuple[Any], cur.execute("SELECT clock_timestamp()").fetchone())[0])
 
 
 def _lock_rule(cur: psycopg.Cursor[Any], shop: Shop, event: EventType) -> tuple[datetime, datetime | None]:
@@ -160,27 +150,25 @@ def _lock_rule(cur: psycopg.Cursor[Any], shop: Shop, event: EventType) -> tuple[
     return max(shop_since, starts_at or shop_since), mark
 
 
-def _ask(
-    cur: psycopg.Cursor[Any],
-    shop: Shop,
-    event: EventType,
-    run: Run,
-    starts_at: datetime,
-    mark: datetime | None,
-    fresh: bool,
-) -> None:
-    cur.execute(cast(LiteralString, db.sql("qualify/candidates")))
-    if connectors.why_off(shop, event):
-        return
+def _find(
+    conn: psycopg.Connection[Any], cur: psycopg.Cursor[Any], shop: Shop, event: EventType, run: Run
+) -> tuple[str | None, str | None]:
+    """Puts what a rule yields for a run into the temporary table candidate. Why it is off, or stale: see Qualified."""
+    starts_at, mark = _lock_rule(cur, shop, event)
+    cur.execute(db.sql("qualify/candidates"))
+    if off := connectors.why_off(shop, event):
+        return off, None
+    fresh, stale = rules.freshness(conn, shop, run.as_of) if event.reminder else (True, None)
     since = mark if mark and run.window_start is None else "-infinity"
     cur.execute(
-        cast(LiteralString, db.sql("qualify/yield").replace("{rule}", rules.rule(event))),
+        db.sql("qualify/yield").replace("{rule}", rules.rule(event)),
         {
             "shop": shop.name, "event_type": event.name, "as_of": run.as_of, "since": since, "fresh": fresh,
             "window_days": shop.instant_exchange_window_days, "starts_at": starts_at,
             "window_start": run.window_start, "window_end": run.window_end,
         },
     )  # fmt: skip
+    return None, stale
 
 
 def _counts(cur: psycopg.Cursor[Any]) -> tuple[int, int]:
@@ -191,7 +179,7 @@ def _counts(cur: psycopg.Cursor[Any]) -> tuple[int, int]:
 def _baseline(conn: psycopg.Connection[Any]) -> Iterator[list[Row]]:
     """New candidates from before their rule started, as LEDGER_COLUMNS, a chunk at a time."""
     with psycopg.ServerCursor(conn, "candidate_baseline") as cur:
-        cur.execute(cast(LiteralString, db.sql("qualify/baseline")), {"reason": BASELINE})
+        cur.execute(db.sql("qualify/baseline"))
         while rows := cur.fetchmany(CHUNK):
             yield rows
 
@@ -199,7 +187,7 @@ def _baseline(conn: psycopg.Connection[Any]) -> Iterator[list[Row]]:
 def _facts(conn: psycopg.Connection[Any], shop: Shop, *, known: bool) -> Iterator[pd.DataFrame]:
     """The other candidates with the facts for their payload, a chunk at a time."""
     with psycopg.ServerCursor(conn, "candidate_facts") as cur:
-        cur.execute(cast(LiteralString, db.sql("qualify/facts")), {"shop": shop.name, "known": known})
+        cur.execute(db.sql("qualify/facts"), {"shop": shop.name, "known": known})
         columns = [column.name for column in cur.description or ()]
         while rows := cur.fetchmany(CHUNK):
             yield pd.DataFrame(rows, columns=columns)
@@ -329,10 +317,10 @@ def judge_again(
     run: the one that tells of those that are held.
     """
     with conn.transaction(), psycopg.ClientCursor(conn) as cur:
-        now = now or _ledger_now(cur)
-        cur.execute(cast(LiteralString, db.sql("qualify/candidates")))
+        now = now or db.now(cur)
+        cur.execute(db.sql("qualify/candidates"))
         cur.execute(
-            cast(LiteralString, db.sql("qualify/revisable")),
+            db.sql("qualify/revisable"),
             {
                 "shop": shop.name,
                 "not_before": now - MAX_LATENESS,
@@ -359,16 +347,16 @@ def obey_settings(conn: psycopg.Connection[Any], shop: Shop) -> int:
         "listed": people.hashes(shop.only_recipients, people.hash_key(conn)),
     }
     with conn.transaction():
-        return conn.execute(cast(LiteralString, db.sql("qualify/obey_settings")), parameters).rowcount
+        return conn.execute(db.sql("qualify/obey_settings"), parameters).rowcount
 
 
 def release(conn: psycopg.Connection[Any], shop: Shop) -> None:
     """Judges anew, in the caller's transaction, what a person has decided to send and has no body any more."""
     with psycopg.ClientCursor(conn) as cur:
-        cur.execute(cast(LiteralString, db.sql("qualify/candidates")))
-        cur.execute(cast(LiteralString, db.sql("qualify/decided")))
-        _judge_into_table(conn, cur, shop, _ledger_now(cur), released=True)
-        cur.execute(cast(LiteralString, db.sql("qualify/release")))
+        cur.execute(db.sql("qualify/candidates"))
+        cur.execute(db.sql("qualify/decided"))
+        _judge_into_table(conn, cur, shop, db.now(cur), released=True)
+        cur.execute(db.sql("qualify/release"))
 
 
 def _judge_known(
@@ -380,7 +368,7 @@ def _judge_known(
     """
     _judge_into_table(conn, cur, shop, now)
     guard.hold_judged(cur, shop, run, now)
-    cur.execute(cast(LiteralString, db.sql("qualify/judge_again")))
+    cur.execute(db.sql("qualify/judge_again"))
     [(pending,)] = cur.execute("SELECT count(*) FROM judged WHERE status = 'pending'").fetchall()
     return int(pending) - (guard.hold_judged_above_cap(cur, shop, run, now) if pending else 0)
 

@@ -9,7 +9,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, LiteralString, cast
+from typing import Any
 
 import psycopg
 
@@ -56,7 +56,7 @@ class Work:
     shop: Shop
     decision_id: int | None = None
     removed: Removed = field(default_factory=Removed)
-    sum: str | None = None
+    digest: str | None = None
 
 
 BeforeRemoval = Callable[[Shop, SaidNo], None]
@@ -69,7 +69,7 @@ def catch_up(conn: psycopg.Connection[Any], shop: Shop) -> Removed | None:
     """
     row = conn.execute("SELECT cleaned_of FROM shop WHERE shop = %s", (shop.name,)).fetchone()
     who = people.said_no(conn, shop)
-    if row is None or row[0] == who.sum or not (row[0] or who):
+    if row is None or row[0] == who.digest or not (row[0] or who):
         return None
     work = Work(shop)
     remove(conn, [work])
@@ -89,7 +89,7 @@ def remove(
     out any more and the contacts are still known; what it raises leaves the mirrors as they are.
     """
     for work in works:
-        work.sum = _find_shared(conn, work)
+        work.digest = _find_shared(conn, work)
     until = time.monotonic() + patience
     for work in works:
         _stop_events(conn, work, until)
@@ -99,23 +99,23 @@ def remove(
         with conn.transaction():
             conn.execute("SELECT FROM rule WHERE shop = %s FOR SHARE", (work.shop.name,))
         _stop_events(conn, work, until)
-    if again := [work for work in works if people.said_no(conn, work.shop).sum != work.sum]:
+    if again := [work for work in works if people.said_no(conn, work.shop).digest != work.digest]:
         remove(conn, again, patience=patience, before_removal=before_removal)
     for work in works:
         if not work.removed.on_their_way:
-            conn.execute("UPDATE shop SET cleaned_of = %s WHERE shop = %s", (work.sum, work.shop.name))
+            conn.execute("UPDATE shop SET cleaned_of = %s WHERE shop = %s", (work.digest, work.shop.name))
 
 
 def _find_shared(conn: psycopg.Connection[Any], work: Work) -> str:
     """Puts on the list whatever shares a return with a contact that was named; the sum of the list."""
     name = work.shop.name
     with conn.transaction():
-        in_ledger = conn.execute(cast(LiteralString, db.sql("people/shared_in_ledger")), {"shop": name}).rowcount
+        in_ledger = conn.execute(db.sql("people/shared_in_ledger"), {"shop": name}).rowcount
         who = people.said_no(conn, work.shop)
         _their_returns(conn, work.shop, who)
         in_mirror = people.opt_out(conn, name, who.found, given=False)
     work.removed.shared += in_ledger + in_mirror
-    return who.sum
+    return who.digest
 
 
 def _their_returns(conn: psycopg.Connection[Any], shop: Shop, who: SaidNo) -> list[str]:
@@ -134,7 +134,7 @@ def _stop_events(conn: psycopg.Connection[Any], work: Work, until: float) -> Non
 
 def _their_events(conn: psycopg.Connection[Any], shop: Shop) -> set[uuid.UUID]:
     parameters = {"shop": shop.name}
-    ids = {row[0] for row in conn.execute(cast(LiteralString, db.sql("people/their_events")), parameters)}
+    ids = {row[0] for row in conn.execute(db.sql("people/their_events"), parameters)}
     who = people.said_no(conn, shop)
     with conn.transaction():
         ids |= set(people.owned(conn, who, db.sql("people/unhashed_events"), parameters))
@@ -147,7 +147,7 @@ def _stop(conn: psycopg.Connection[Any], work: Work, event_ids: list[uuid.UUID])
     done = set()
     for start in range(0, len(event_ids), STEP):
         rows = conn.execute(
-            cast(LiteralString, db.sql("people/stop_events")),
+            db.sql("people/stop_events"),
             {"event_ids": event_ids[start : start + STEP], "decision_id": work.decision_id},
         ).fetchall()
         work.removed.events += len(rows)
@@ -165,5 +165,5 @@ def _clean_mirror(conn: psycopg.Connection[Any], work: Work, before_removal: Bef
         if before_removal:
             before_removal(shop, who)
         work.removed.shared += people.opt_out(conn, shop.name, who.found, given=False)
-        mirror.script(cur, "people/redact_mirror", {"shop": shop.name, "return_ids": return_ids})
+        db.script(cur, "people/redact_mirror", {"shop": shop.name, "return_ids": return_ids})
     work.removed.returns += len(return_ids)

@@ -10,13 +10,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, LiteralString, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import psycopg
 
-from loop_attentive import db, decisions, revision, settings
-from loop_attentive.errors import NeedsMending
-from loop_attentive.forget import ledger, user
+from loop_attentive import commands, db, decisions, settings
+from loop_attentive.operators import ledger
 from loop_attentive.settings import Shop
 
 
@@ -47,10 +46,8 @@ def make_safe(conn: psycopg.Connection[Any], shop: Shop, *, who: str, now: datet
     """
     with conn.transaction():
         [(last_look,)] = conn.execute("SELECT max(as_of) FROM look WHERE shop = %s", (shop.name,)).fetchall()
-        rows = conn.execute(
-            cast(LiteralString, db.sql("ledger/restored")), {"shop": shop.name, "is_live": shop.mode == "live"}
-        ).fetchall()
-        conn.execute(cast(LiteralString, db.sql("ledger/start_rules_anew")), {"shop": shop.name, "now": now})
+        rows = conn.execute(db.sql("ledger/restored"), {"shop": shop.name, "is_live": shop.mode == "live"}).fetchall()
+        conn.execute(db.sql("ledger/start_rules_anew"), {"shop": shop.name, "now": now})
         waiting = [Waiting(*row) for row in rows]
         scope = {"last look": last_look.astimezone(UTC).isoformat() if last_look else None}
         decisions.record(
@@ -63,19 +60,15 @@ def make_safe(conn: psycopg.Connection[Any], shop: Shop, *, who: str, now: datet
 def main() -> int:
     parser = argparse.ArgumentParser(description="Make a ledger safe that was restored from a backup.")
     parser.add_argument("--shop", help="of include/shops.yaml; by default every shop")
-    try:
-        return run(parser.parse_args().shop)
-    except (NeedsMending, db.DatabaseAway) as error:
-        print(error, file=sys.stderr)
-        return 1
+    only = parser.parse_args().shop
+    return commands.exit_status(lambda: run(only))
 
 
 def run(only: str | None) -> int:
     shops = [settings.shop(only)] if only else settings.load().values()
-    with db.connect(ledger(), autocommit=True) as conn:
-        revision.check(conn)
+    with ledger() as conn:
         for shop in shops:
-            print(f"Shop {shop.name}: {make_safe(conn, shop, who=user())}")
+            print(f"Shop {shop.name}: {make_safe(conn, shop, who=commands.user())}")
     return 0
 
 

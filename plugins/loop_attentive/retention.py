@@ -10,12 +10,11 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, LiteralString, cast
+from typing import Any, cast
 
 import psycopg
 
 from loop_attentive import db
-from loop_attentive.mirror import script
 from loop_attentive.settings import Shop
 
 log = logging.getLogger(__name__)
@@ -55,11 +54,11 @@ def purge(
     second deletes nothing.
     """
     name = f"loop_attentive purge of {shop.name}"
-    if not _scalar(conn, "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", name):
+    if not db.scalar(conn, "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", (name,)):
         log.warning("Another purge of this shop is running: left to it.")
         return Purged(0, 0, is_all=False)
     try:
-        horizon = (now or _scalar(conn, "SELECT clock_timestamp()")) - timedelta(days=shop.retention_days)
+        horizon = (now or db.now(conn)) - timedelta(days=shop.retention_days)
         return _purge(conn, shop, horizon, time.monotonic() + longest.total_seconds(), sleep)
     finally:
         conn.execute("SELECT pg_advisory_unlock(hashtextextended(%s, 0))", (name,))
@@ -73,28 +72,24 @@ def _purge(
         if time.monotonic() >= until:
             return Purged(events, attempts, is_all=False)
         began_at = time.monotonic()
-        row = conn.execute(_sql("purge"), {"event_ids": event_ids, "horizon": horizon}).fetchone()
+        row = conn.execute(db.sql("retention/purge"), {"event_ids": event_ids, "horizon": horizon}).fetchone()
         gone, tried = cast(tuple[int, int], row)
         events, attempts = events + gone, attempts + tried
         sleep((time.monotonic() - began_at) * REST)
     with conn.transaction(), psycopg.ClientCursor(conn) as cur:
-        script(cur, "retention/old_rest", {"shop": shop.name, "horizon": horizon})
+        db.script(cur, "retention/old_rest", {"shop": shop.name, "horizon": horizon})
     return Purged(events, attempts, is_all=True)
 
 
 def _old_events(conn: psycopg.Connection[Any], shop: Shop, horizon: datetime) -> Iterator[list[uuid.UUID]]:
     """Ids of the events that are due to go, a step's at a time. What is held open meanwhile is a list, no snapshot."""
-    runs = [run_key for (run_key,) in conn.execute(_sql("old_runs"), {"shop": shop.name, "horizon": horizon})]
+    runs = [
+        run_key for (run_key,) in conn.execute(db.sql("retention/old_runs"), {"shop": shop.name, "horizon": horizon})
+    ]
     for first in range(0, len(runs), RUNS_AT_ONCE):
         with psycopg.ServerCursor(conn, "old_events", withhold=True) as cur:
-            cur.execute(_sql("old_events"), {"run_keys": runs[first : first + RUNS_AT_ONCE], "horizon": horizon})
+            cur.execute(
+                db.sql("retention/old_events"), {"run_keys": runs[first : first + RUNS_AT_ONCE], "horizon": horizon}
+            )
             while rows := cur.fetchmany(STEP):
                 yield [event_id for (event_id,) in rows]
-
-
-def _sql(name: str) -> LiteralString:
-    return cast(LiteralString, db.sql(f"retention/{name}"))
-
-
-def _scalar(conn: psycopg.Connection[Any], query: LiteralString, *parameters: Any) -> Any:
-    return cast(tuple[Any], conn.execute(query, parameters).fetchone())[0]

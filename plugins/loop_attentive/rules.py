@@ -9,7 +9,7 @@ completed look before the one that saw it) and detail (jsonb: what the event is 
 
 import re
 from datetime import datetime
-from typing import Any, cast
+from typing import Any, LiteralString, cast
 
 import psycopg
 
@@ -18,9 +18,10 @@ from loop_attentive.catalogue import EventType
 from loop_attentive.settings import Shop
 
 
-def rule(event: EventType) -> str:
+def rule(event: EventType) -> LiteralString:
     """The rule's SELECT, without its lines of comment: a % in one would count as a parameter."""
-    return re.sub(r"(?m)^\s*--.*\n?", "", db.sql(f"events/{event.slug}")).rstrip().rstrip(";")
+    select = re.sub(r"(?m)^\s*--.*\n?", "", db.sql(f"events/{event.slug}"))
+    return cast(LiteralString, select.rstrip().rstrip(";"))
 
 
 def still_due_sql(event: EventType) -> str:
@@ -31,5 +32,5 @@ def still_due_sql(event: EventType) -> str:
 def freshness(conn: psycopg.Connection[Any], shop: Shop, now: datetime) -> tuple[bool, str | None]:
     """Whether reminders can be judged by the source as it was last synced, and if not, why."""
     parameters = {"shop": shop.name, "now": now, "freshness_hours": shop.freshness_hours}
-    row = conn.execute(cast(Any, db.sql("mirror/freshness")), parameters).fetchone()
+    row = conn.execute(db.sql("mirror/freshness"), parameters).fetchone()
     return cast(tuple[bool, str | None], row)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, LiteralString, cast
+from typing import Any, cast
 
 import psycopg
 
@@ -33,7 +33,7 @@ def start(
     window_start, window_end = window or (None, None)
     with conn.transaction():
         row = conn.execute(
-            cast(LiteralString, db.sql("ledger/start_run")),
+            db.sql("ledger/start_run"),
             {
                 "dag_id": dag_id, "run_id": run_id, "shop": shop, "as_of": look.as_of, "extracted": look.extracted,
                 "changed": look.changed, "window_start": window_start, "window_end": window_end,

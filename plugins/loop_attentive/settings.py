@@ -220,14 +220,14 @@ class Shop(BaseModel):
 
     @field_validator("connector")
     @classmethod
-    def _read_what_is_synced(cls, connector: str, info: ValidationInfo) -> str:
+    def _check_connector_of_sync(cls, connector: str, info: ValidationInfo) -> str:
         if info.data.get("loop_api") and connector != "dlt":
             raise ValueError("should be dlt, or left out, where loop_api is given: its sync lands its tables as dlt")
         return connector
 
     @field_validator("source_schema")
     @classmethod
-    def _read_where_is_synced(cls, schema: str, info: ValidationInfo) -> str:
+    def _check_schema_of_sync(cls, schema: str, info: ValidationInfo) -> str:
         if info.data.get("loop_api") and not re.fullmatch(r"_?[a-z0-9]+(_[a-z0-9]+)*", schema):
             raise ValueError("should be of small letters, digits and single _, as dlt has it, where loop_api is given")
         return schema

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from decimal import Decimal, InvalidOperation
-from functools import cached_property
+from functools import cached_property, partial
 from queue import SimpleQueue
 from threading import Semaphore, Thread
 from typing import Any, Literal, TypeVar, cast
@@ -64,6 +64,8 @@ def text(value: Any) -> str | None:
     """Trimmed text; None for a sentinel. NUL, and halves of characters, cannot be stored in PostgreSQL."""
     if value is None:
         return None
+    if isinstance(value, float | Decimal):
+        value = _without_point(value)
     try:
         told = bytes(value).decode(errors="replace") if isinstance(value, bytes | memoryview) else str(value)
     except ValueError:  # an integer of more digits than Python writes
@@ -81,24 +83,29 @@ def folded(value: Any) -> str | None:
 
 
 def identifier(value: Any) -> str | None:
-    """An id as text: numbers without a fraction lose the point that some drivers give them. None for what is none."""
-    if isinstance(value, float | Decimal):
-        number = Decimal(value)
-        if not number.is_finite():
-            return None
-        if -LARGEST_NUMBER < number < LARGEST_NUMBER and number == int(number):
-            return str(int(number))
+    """An id as text; None for what is none."""
+    if isinstance(value, float | Decimal) and not Decimal(value).is_finite():
+        return None
     told = text(value)
     return told if told and len(told) <= LONGEST_ID else None
+
+
+def _without_point(number: float | Decimal) -> float | Decimal | int:
+    """A number without a fraction loses the point that some tables and drivers give it: a phone, an order, an id."""
+    exact = Decimal(number)
+    is_whole = exact.is_finite() and abs(exact) < LARGEST_NUMBER and exact == int(exact)
+    return int(exact) if is_whole else number
 
 
 FLAGS = dict.fromkeys(("true", "t", "yes", "y", "1"), True) | dict.fromkeys(("false", "f", "no", "n", "0"), False)
 
 
 def flag(value: Any) -> bool | None:
-    """A boolean, or text or a number that means one; None if it cannot be told."""
+    """A boolean, or text, a number or a bit that means one; None if it cannot be told."""
     if isinstance(value, bool):
         return value
+    if value in (b"\0", b"\1"):  # MySQL's BIT(1)
+        return value == b"\1"
     return FLAGS.get((identifier(value) or "").casefold())
 
 
@@ -116,6 +123,10 @@ DATED_TEXT = re.compile(r"\s*\d{4}-\d\d-\d\d")
 """What a time in text begins with; fromisoformat would read digits alone, such as an epoch's, as some date too."""
 
 
+BEFORE_OFFSET = re.compile(r"\s+(?=(?:Z|[+-]\d\d:?(?:\d\d)?)$)")
+"""Snowflake writes a blank there."""
+
+
 def moment(value: Any, zone: tzinfo) -> datetime | None:
     """A time as aware UTC: a timestamp, a naive one (in the shop's zone), or ISO 8601 text; None if unreadable."""
     if value is None:
@@ -124,7 +135,8 @@ def moment(value: Any, zone: tzinfo) -> datetime | None:
         if not DATED_TEXT.match(value):
             return None
         try:
-            value = datetime.fromisoformat(value.strip().replace(" UTC", "+00:00"))
+            told = value.strip().replace(" UTC", "+00:00")
+            value = datetime.fromisoformat(BEFORE_OFFSET.sub("", told))
         except ValueError:
             return None
     elif isinstance(value, date) and not isinstance(value, datetime):
@@ -320,6 +332,14 @@ class Cursor:
     tells_shipped: bool = False
 
 
+NOW = {
+    "mysql": "SELECT UTC_TIMESTAMP(6)",
+    "mariadb": "SELECT UTC_TIMESTAMP(6)",
+    "mssql": "SELECT SYSUTCDATETIME()",
+}
+"""Where CURRENT_TIMESTAMP has no zone and is the server's local time."""
+
+
 class Source:
     """A shop's warehouse, read with its connector's SELECTs.
 
@@ -333,7 +353,7 @@ class Source:
     @property
     def is_known(self) -> bool:
         """Whether it was found out how the warehouse is read."""
-        return "layout" in self.__dict__
+        return "_found" in self.__dict__
 
     @property
     def identity(self) -> str:
@@ -349,24 +369,34 @@ class Source:
     def clock(self) -> datetime:
         """The source's own time, aware UTC."""
         with self._session() as connection:
-            now = moment(connection.execute(sa.text("SELECT CURRENT_TIMESTAMP")).scalar(), UTC)
+            asked = NOW.get(self.engine.dialect.name, "SELECT CURRENT_TIMESTAMP")
+            now = moment(connection.execute(sa.text(asked)).scalar(), UTC)
         if now is None:
             raise NeedsMending(f"The source of connection {self.shop.warehouse} does not tell its time.")
         return now
 
-    @cached_property
+    @property
     def layout(self) -> Layout:
         """How the warehouse is read, as it stands; raises NeedsMending for a SELECT of the shop that cannot serve."""
-        self._forbidden: list[str] = []
-        layout = Layout(self.shop, self.engine.dialect.name, self._columns_of)
-        self.queries = {table.name: layout.queries(table.name, table.columns) for table in TABLES}
-        if self._forbidden:
-            what = ", ".join(dict.fromkeys(self._forbidden))
+        return self._found[0]
+
+    @property
+    def queries(self) -> dict[str, list[Query]]:
+        """What yields each canonical table; raises as layout does."""
+        return self._found[1]
+
+    @cached_property
+    def _found(self) -> tuple[Layout, dict[str, list[Query]]]:
+        forbidden: list[str] = []
+        layout = Layout(self.shop, self.engine.dialect.name, partial(self._columns_of, forbidden))
+        queries = {table.name: layout.queries(table.name, table.columns) for table in TABLES}
+        if forbidden:
+            what = ", ".join(dict.fromkeys(forbidden))
             raise NeedsMending(
                 f"The login of connection {self.shop.warehouse} may not read {what}: grant it SELECT on that, and "
                 "USAGE on its schema."
             )
-        return layout
+        return layout, queries
 
     def missing(self) -> dict[str, list[str]]:
         """What must be there and is not, as the warehouse calls it: table -> absent columns (empty: no such table)."""
@@ -374,11 +404,10 @@ class Source:
 
     def absent(self) -> list[str]:
         """Canonical tables of which nothing can be read."""
-        return [table.name for table in TABLES if self.layout and not self.queries[table.name]]
+        return [table.name for table in TABLES if not self.queries[table.name]]
 
     def told(self, table: str) -> list[str]:
         """The columns of a canonical table that are not NULL throughout."""
-        assert self.layout
         [columns] = [known.columns for known in TABLES if known.name == table]
         told = frozenset[str]().union(*(query.told for query in self.queries[table]))
         if "nested" in told:
@@ -393,11 +422,9 @@ class Source:
         if query is None:
             return None
         log = self.shop.connector_log
-        text = sa.text(query)
-        if "connection" in text._bindparams:
-            text = text.bindparams(connection=log.connection if log else None)
+        parameters = {"connection": log.connection if log else None} if ":connection" in query else {}
         with self._session() as connection:
-            return moment(connection.execute(text).scalar(), UTC)
+            return moment(connection.execute(sa.text(query), parameters).scalar(), UTC)
 
     @contextmanager
     def _session(self, **options: Any) -> Iterator[sa.Connection]:
@@ -407,8 +434,11 @@ class Source:
             _forgive_times(connection)
             yield connection.execution_options(**options)
 
-    def _columns_of(self, query: str, what: str) -> frozenset[str] | None:
-        """The columns of a SELECT, case-folded; None when the warehouse has not what it names. what: it reads."""
+    def _columns_of(self, forbidden: list[str], query: str, what: str) -> frozenset[str] | None:
+        """The columns of a SELECT, case-folded; None when the warehouse has not what it names. what: it reads.
+
+        forbidden: where what is there, but may not be read, is noted.
+        """
         with self.engine.connect() as connection:
             try:
                 return frozenset(name.casefold() for name in connection.execute(_literal(query)).keys())  # noqa: SIM118
@@ -416,12 +446,11 @@ class Source:
                 raise
             except DBAPIError as error:
                 if isinstance(error.orig, psycopg.errors.InsufficientPrivilege):
-                    self._forbidden.append(what)
+                    forbidden.append(what)
                 return None
 
     def count(self, table: str) -> int:
         """Rows of a canonical table; 0 where nothing can be read of it."""
-        assert self.layout
         with self.engine.connect() as connection:
             return sum(
                 connection.execute(_literal(f"SELECT COUNT(*) FROM ({query.sql}) AS counted")).scalar() or 0  # noqa: S608
@@ -430,16 +459,15 @@ class Source:
 
     def has_any(self, table: str) -> bool:
         """Whether a canonical table has a row."""
-        assert self.layout
+        one: sa.Select[Any] = sa.select(sa.literal_column("1")).limit(1)
         with self.engine.connect() as connection:
             return any(
-                connection.execute(_literal(f"SELECT 1 FROM ({query.sql}) AS any_row LIMIT 1")).first()  # noqa: S608
+                connection.execute(one.select_from(_literal(f"({query.sql}) AS any_row"))).first()
                 for query in self.queries[table]
             )
 
     def read(self, table: Table, since: Cursor) -> Iterator["Raw"]:
         """Chunks of raw rows at or after the cursor, and those that have no value in its column."""
-        assert self.layout
         for query in self.queries[table.name]:
             yield from self._read(table, query, *self._after(since, query))
 

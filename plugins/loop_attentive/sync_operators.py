@@ -11,7 +11,7 @@ import psycopg
 from airflow.sdk import BaseOperator, Context
 from airflow.sdk.exceptions import AirflowSkipException
 
-from loop_attentive import db, mirror, settings
+from loop_attentive import days, db, mirror, settings
 from loop_attentive.attentive import default_scheme, is_loopback
 from loop_attentive.errors import NeedsMending
 from loop_attentive.loop_api import LoopApi, LoopAway
@@ -110,7 +110,8 @@ def first_moment(day: str | None, shop: Shop) -> datetime | None:
     if not day:
         return None
     first = date.fromisoformat(day)
-    return datetime(first.year, first.month, first.day, tzinfo=shop.zone).astimezone(UTC)
+    days.check(first, None)
+    return days.midnight(first, shop.zone)
 
 
 def loop_api(conn: Any) -> LoopApi:
@@ -118,15 +119,19 @@ def loop_api(conn: Any) -> LoopApi:
     url = (conn.host or "").strip()
     if "://" not in url:
         url = f"{conn.schema or default_scheme(url)}://{url}"
-    parts = urlsplit(url)
-    if not parts.hostname or parts.scheme not in ("http", "https"):
+    try:
+        parts = urlsplit(url)
+        hostname, port = parts.hostname, parts.port or conn.port
+    except ValueError:
+        hostname = None
+    if not hostname or parts.scheme not in ("http", "https"):
         raise NeedsMending(
             f"The host of connection {conn.conn_id} is no URL: make it https://api.loopreturns.com/api/v1."
         )
-    if parts.scheme == "http" and not is_loopback(parts.hostname):
+    if parts.scheme == "http" and not is_loopback(hostname):
         raise NeedsMending(f"Connection {conn.conn_id} would send the key over plain http: give an https URL.")
     if not conn.password:
         raise NeedsMending(f"Connection {conn.conn_id} has no password: it is Loop's API key, with the scope Returns.")
-    if conn.port and parts.port is None:
-        parts = parts._replace(netloc=f"{parts.netloc}:{conn.port}")
+    if port and parts.port is None:
+        parts = parts._replace(netloc=f"{parts.netloc}:{port}")
     return LoopApi(parts.geturl(), conn.password.strip())

@@ -476,6 +476,6 @@ def test_without_stripe_the_rules_about_money_are_off(floor: Floor) -> None:
     floor.settings(connector="dlt", schema="land")
     land(floor.engine, returns("dlt", ret("dlt", 1, T0)))
     result = floor.qualify(floor.look(T0))
-    assert {name: told.asleep for name, told in result.items() if name in (PAYMENT, REFUND)} == dict.fromkeys(
+    assert {name: told.off for name, told in result.items() if name in (PAYMENT, REFUND)} == dict.fromkeys(
         (PAYMENT, REFUND), "connector dlt does not tell transactions"
     )

@@ -11,9 +11,9 @@ import sqlglot
 from sqlglot import exp
 
 from loop_attentive import connectors, settings, source
-from loop_attentive.connectors import BESIDE, SOURCES, Layout, fit
+from loop_attentive.connectors import Layout, fit
 from loop_attentive.errors import NeedsMending
-from loop_attentive.settings import Shop
+from loop_attentive.settings import BESIDE, SOURCES, Shop
 from tests import connectors as landing
 from tests.connectors import LANDINGS, land, told
 from tests.connectors.test_story import events_of
@@ -324,8 +324,8 @@ def test_a_rule_that_needs_what_the_connector_does_not_tell_is_off_and_says_so(
     floor.ret("1", created_at=T0 - 22 * HOUR * 24, labels_enabled=True)
     floor.label("1", status="new")
     result = floor.qualify(floor.look(T0 + HOUR))
-    assert result["Loop Return Expiring"].asleep == "connector canonical does not tell updates"
-    assert "out_of_stock" in str(result["Loop Exchange Out Of Stock"].asleep)
+    assert result["Loop Return Expiring"].off == "connector canonical does not tell updates"
+    assert "out_of_stock" in str(result["Loop Exchange Out Of Stock"].off)
     assert {event.event_type for event in floor.events()} == {"Loop Return Created", "Loop Label Created"}
 
 

@@ -16,7 +16,6 @@ import resource, sys
 import sqlalchemy as sa
 from loop_attentive import settings, source
 origin = source.Source(sa.create_engine(sys.argv[1]), settings.Shop(name="default"))
-assert origin.layout
 rows = sum(len(raw.rows) for raw in origin.read(source.RETURNS, source.Cursor()))
 print(rows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, file=sys.stderr)  # DuckDB draws on stdout
 """

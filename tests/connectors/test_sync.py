@@ -873,6 +873,8 @@ def test_the_same_events_as_through_any_connector(
         ({"host": "https://api.loopreturns.com/api/v1"}, "has no password"),
         ({"host": "http://api.loopreturns.com/api/v1", "password": "k"}, "over plain http"),
         ({"host": "", "password": "k"}, "is no URL"),
+        ({"host": "https://api.loopreturns.com:port", "password": "k"}, "is no URL"),
+        ({"host": "https://[api.loopreturns.com", "password": "k"}, "is no URL"),
     ],
 )
 def test_a_connection_that_cannot_do_is_told(conn: dict[str, Any], says: str) -> None:

@@ -117,7 +117,9 @@ WHERE NOT is_new AND fields <> '{}';
 INSERT INTO mirror_item AS m (
     shop, return_id, exchange_id, out_of_stock, resolution, restocked_at, updated_at, is_open
 )
-SELECT %(shop)s, return_id, exchange_id, out_of_stock, resolution, restocked_at, updated_at, is_open
+SELECT
+    %(shop)s, return_id, exchange_id, out_of_stock, resolution, restocked_at,
+    CASE WHEN updated_at <= %(until)s THEN updated_at END, is_open
 FROM item_in
 ON CONFLICT (shop, return_id, exchange_id) DO UPDATE SET
     out_of_stock = excluded.out_of_stock,

@@ -145,7 +145,7 @@ INSERT INTO mirror_label AS m (
 )
 SELECT
     %(shop)s, return_id, number, carrier, tracking_url, label_url, tracking_status, shipped, ever_shipped OR was_shipped,
-    created_at, updated_at, %(as_of)s, is_silent,
+    created_at, CASE WHEN updated_at <= %(until)s THEN updated_at END, %(as_of)s, is_silent,
     CASE WHEN NOT is_passed_over THEN %(previous_look)s::timestamptz END, tracking_status,
     CASE
         WHEN is_revived THEN CASE WHEN is_moved THEN updated_at END

@@ -53,7 +53,8 @@ INSERT INTO mirror_return AS m (
 )
 SELECT
     %(shop)s, return_id, state, status, status, outcome, order_name, customer_email, customer_phone, status_page_url,
-    labels_enabled, is_instant_exchange, charge_at, created_at, updated_at, is_deleted, opted_out,
+    labels_enabled, is_instant_exchange, charge_at, created_at, CASE WHEN updated_at <= %(until)s THEN updated_at END,
+    is_deleted, opted_out,
     CASE WHEN NOT is_deleted THEN %(as_of)s::timestamptz END, %(previous_look)s
 FROM return_in
 ON CONFLICT (shop, return_id) DO UPDATE SET

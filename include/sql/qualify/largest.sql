@@ -11,7 +11,7 @@ FROM (
         WHERE
             e.run_key = r.run_key
             AND e.event_type = %(event_type)s
-            AND (e.status = 'accepted' OR (e.status = 'suppressed' AND e.reason = %(baseline)s AND e.own_time))
+            AND (e.status = 'accepted' OR (e.status = 'suppressed' AND e.reason = 'baseline' AND e.own_time))
             AND e.fact_at > %(since)s
             AND e.fact_at <= %(now)s
             AND NOT (r.run_key = ANY (%(run_keys)s::bigint[]) AND e.detected_at > %(counted_since)s)
