@@ -28,7 +28,6 @@ from loop_attentive.attentive import Answer
 from loop_attentive.delivery import CLAIM, HANDFUL, SETTLE_EVERY
 from loop_attentive.ledger import Batch, Ledger, Origin, Settled
 from loop_attentive.migrate import migrate
-from loop_attentive.rules import still_due_sql
 from loop_attentive.settings import Shop
 from tests.sending import Book
 
@@ -74,7 +73,7 @@ def remember(book: Book, events: int, at_once: int = 500_000) -> None:
 async def send(conninfo: str, run_key: int) -> int:
     """Claims, marks and settles whatever is pending; how many that was."""
     line = partial(db.aconnect, conninfo, autocommit=True)
-    ledger = Ledger(line, SHOP, Batch(), Origin(run_key), still_due_sql, random.Random(1), None)  # noqa: S311
+    ledger = Ledger(line, SHOP, Batch(), Origin(run_key), random.Random(1), None)  # noqa: S311
     answers: list[Settled] = []
     settled = 0
     all_marked = asyncio.Event()

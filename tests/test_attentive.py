@@ -24,6 +24,7 @@ from cryptography.x509.oid import NameOID
 from loop_attentive import attentive
 from loop_attentive.attentive import Answer, AttentiveHook, AttentiveTransport, Endpoint, Words, account, endpoint
 from loop_attentive.errors import NeedsMending
+from loop_attentive.http_connection import Way
 from sandbox.attentive import Fault, Standin
 from tests.sending import CREATED, KEY, bare_server, event_body
 
@@ -88,10 +89,10 @@ def test_base_urls(parts: dict[str, Any], url: str) -> None:
     [
         ({"host": "https://api.attentivemobile.com", "password": None}, "no password"),
         ({"host": "https://api.attentivemobile.com", "password": "kéy"}, "no API key"),
-        ({"host": None}, "no base URL"),
-        ({"host": "ftp://example.com"}, "no base URL"),
-        ({"host": "https://example.com/?key=1"}, "no base URL"),
-        ({"host": "https://user:secret@example.com"}, "no base URL"),
+        ({"host": None}, "no URL"),
+        ({"host": "ftp://example.com"}, "no URL"),
+        ({"host": "https://example.com/?key=1"}, "no URL"),
+        ({"host": "https://user:secret@example.com"}, "no URL"),
         ({"host": "https://example.com:port"}, "no URL"),
         ({"host": "http://api.attentivemobile.com"}, "plain http"),
         ({"host": "http://10.0.0.1"}, "plain http"),
@@ -114,8 +115,8 @@ def test_extra_gives_headers_but_not_ours() -> None:
     ours = {"authorization": "Basic x", "Expect": "100-continue", "Transfer-Encoding": "chunked"}
     extra = {"X-Team": "returns", "trust_env": True, "verify": True, "timeout": 3} | ours
     to = endpoint(connection(host="https://example.com", extra=json.dumps(extra)))
-    assert to.headers == {"X-Team": "returns"}
-    assert to.trust_env
+    assert to.way.headers == {"X-Team": "returns"}
+    assert to.way.trust_env
 
 
 def test_a_key_never_shows() -> None:
@@ -550,7 +551,7 @@ def test_a_proxy_that_refuses_was_sent_nothing_of_the_event() -> None:
     async def story() -> Answer:
         async with (
             bare_server(serve) as url,
-            AttentiveTransport(Endpoint("https://example.com", KEY, proxy=url)) as transport,
+            AttentiveTransport(Endpoint("https://example.com", KEY, Way(proxy=url))) as transport,
         ):
             return await transport.send(EVENT, Departure())
 

@@ -10,25 +10,25 @@ Nothing of a request is ever logged, and no error text holds a contact, a value 
 import asyncio
 import hashlib
 import hmac
-import ipaddress
 import json
 import re
-import ssl
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal, Protocol
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
 from airflow.providers.http.hooks.http import HttpAsyncHook
 
+from loop_attentive import http_connection
 from loop_attentive.catalogue import MAX_LATENESS
 from loop_attentive.errors import NeedsMending
+from loop_attentive.http_connection import Way
 
 Outcome = Literal[
     "accepted",  # any 2xx
@@ -110,10 +110,7 @@ class Endpoint:
 
     base_url: str  # scheme, host, port and path; without the version
     key: str = field(repr=False)
-    headers: dict[str, str] = field(default_factory=dict, repr=False)
-    ssl_context: ssl.SSLContext | bool = True
-    trust_env: bool = False
-    proxy: str | None = field(default=None, repr=False)
+    way: Way = field(default_factory=Way)
 
     @property
     def events_url(self) -> str:
@@ -145,21 +142,10 @@ def account(host: str, api_key: str) -> str:
 
 # ── The connection ──────────────────────────────────────────────────────────
 
-OUR_EXTRAS = frozenset({"plain_http", "trust_env", "proxy", "proxies", "verify", "verify_ssl"})
-PROVIDER_EXTRAS = frozenset(
-    {"timeout", "allow_redirects", "max_redirects", "check_response", "stream", "cert", "headers"}
-)
-
 
 def endpoint(connection: Any) -> Endpoint:
-    """Reads an Airflow connection of type http. Raises NeedsMending for one that cannot be used.
-
-    Its extra may hold headers, as the HTTP provider has it, and: ``proxy`` (a URL), ``trust_env`` (true: take the
-    proxy from the environment), ``verify`` (path of a CA bundle), ``plain_http`` (true: plain http to other hosts
-    than this one, for a stand-in on a private network).
-    """
+    """Reads an Airflow connection of type http. Raises NeedsMending for one that cannot be used."""
     name = connection.conn_id
-    extra = connection.extra_dejson
     if not connection.password:
         raise NeedsMending(f"Connection {name} has no password: put Attentive's API key there.")
     key = connection.password.strip()
@@ -168,77 +154,14 @@ def endpoint(connection: Any) -> Endpoint:
     return Endpoint(
         base_url=base_url(connection),
         key=key,
-        headers=own_headers(extra),
-        ssl_context=ssl_context(name, extra.get("verify", extra.get("verify_ssl", True))),
-        trust_env=extra.get("trust_env") is True,
-        proxy=proxy(name, extra.get("proxy")),
+        way=http_connection.way(connection),
     )
 
 
-def proxy(name: str, url: Any) -> str | None:
-    if url is None or (isinstance(url, str) and re.match(r"(?i)https?://.", url)):
-        return url
-    raise NeedsMending(f"Connection {name}: its extra's proxy is no URL such as http://proxy.example.com:3128.")
-
-
 def base_url(connection: Any) -> str:
-    """Scheme, host, port and path of a connection, however it spells them, without a trailing /v1."""
-    name = connection.conn_id
-    host = (connection.host or "").strip()
-    if host.count(":") > 1 and "://" not in host and not host.startswith("["):
-        host = f"[{host}]"  # an address of IPv6, as it stands in a connection that was given as a URI
-    if "://" not in host:
-        host = f"{connection.schema or default_scheme(host)}://{host}"
-    try:
-        parts = urlsplit(host)
-        hostname, port = parts.hostname, parts.port or connection.port
-    except ValueError:
-        raise NeedsMending(f"The host of connection {name} is no URL: give Attentive's base URL.") from None
-    if parts.scheme not in ("http", "https") or not hostname or parts.query or parts.username:
-        raise NeedsMending(
-            f"The host of connection {name} is no base URL: give Attentive's, such as https://api.attentivemobile.com."
-        )
-    if parts.scheme == "http" and not is_loopback(hostname) and connection.extra_dejson.get("plain_http") is not True:
-        raise NeedsMending(f"Connection {name} would send the API key over plain http: give an https URL.")
-    netloc = f"[{hostname}]" if ":" in hostname else hostname
-    path = parts.path.rstrip("/").removesuffix("/v1")
-    return urlunsplit((parts.scheme, f"{netloc}:{port}" if port else netloc, path, "", ""))
-
-
-def default_scheme(host: str) -> str:
-    """A bare host is spoken to in https, but for this machine, where the provider's http is meant."""
-    name = re.match(r"\[([^]]*)\]|[^/:]*", host)
-    return "http" if name and is_loopback(name[1] or name[0]) else "https"
-
-
-def is_loopback(hostname: str) -> bool:
-    try:
-        return ipaddress.ip_address(hostname).is_loopback
-    except ValueError:
-        return hostname.lower() == "localhost"
-
-
-def own_headers(extra: dict[str, Any]) -> dict[str, str]:
-    """Headers of the connection's extra, but none that this module sets."""
-    named = {**extra, **extra["headers"]} if isinstance(extra.get("headers"), dict) else extra
-    ours = {"authorization", "content-type", "accept-encoding", "content-length", "host"}
-    ours |= {"connection", "content-encoding", "expect", "transfer-encoding"}  # how a body travels
-    return {
-        key: value
-        for key, value in named.items()
-        if isinstance(value, str) and key not in OUR_EXTRAS | PROVIDER_EXTRAS and key.lower() not in ours
-    }
-
-
-def ssl_context(name: str, verify: Any) -> ssl.SSLContext | bool:
-    if verify is True or verify is None:
-        return True
-    if not isinstance(verify, str):
-        raise NeedsMending(f"Connection {name} switches the check of certificates off: remove verify from its extra.")
-    try:
-        return ssl.create_default_context(cafile=verify)
-    except OSError:
-        raise NeedsMending(f"Connection {name}: its extra's verify names no readable CA bundle.") from None
+    """Scheme, host, port and path, without a trailing /v1."""
+    url = http_connection.url(connection, such_as="https://api.attentivemobile.com", carries="the API key")
+    return url._replace(path=url.path.rstrip("/").removesuffix("/v1"), fragment="").geturl()
 
 
 class AttentiveHook(HttpAsyncHook):
@@ -353,15 +276,15 @@ class AttentiveTransport:
 
     async def __aenter__(self) -> "AttentiveTransport":
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ssl=self._to.ssl_context, keepalive_timeout=KEEP_ALIVE),
+            connector=aiohttp.TCPConnector(limit=0, ssl=self._to.way.ssl_context, keepalive_timeout=KEEP_ALIVE),
             headers={
-                **self._to.headers,
+                **self._to.way.headers,
                 "Authorization": f"Bearer {self._to.key}",
                 "Accept": "application/json",
                 "Accept-Encoding": "identity",
             },
             timeout=self._timeout,
-            trust_env=self._to.trust_env,
+            trust_env=self._to.way.trust_env,
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
             request_class=PacedRequest,
@@ -399,7 +322,7 @@ class AttentiveTransport:
     async def _ask(self, method: str, url: str, passage: Passage, body: "PacedBody | None", private: "Words") -> Answer:
         try:
             async with self._session.request(
-                method, url, data=body, allow_redirects=False, proxy=self._to.proxy
+                method, url, data=body, allow_redirects=False, proxy=self._to.way.proxy
             ) as response:
                 came = answer(response.status, response.headers, await read(response), private)
         except (aiohttp.ClientError, OSError, ValueError) as error:

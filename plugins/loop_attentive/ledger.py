@@ -16,7 +16,7 @@ from psycopg.rows import dict_row
 
 from loop_attentive import db
 from loop_attentive.attentive import NO_ANSWER, Answer, wire_time
-from loop_attentive.catalogue import BY_NAME, CATALOGUE, JOURNEY_LATENESS, MAX_LATENESS, EventType
+from loop_attentive.catalogue import CATALOGUE, JOURNEY_LATENESS, MAX_LATENESS
 from loop_attentive.reconnect import Connect, Connection, Reconnecting
 from loop_attentive.settings import Shop
 
@@ -90,6 +90,16 @@ class Settled:
     delay: float
 
 
+class JudgedReminders(NamedTuple):
+    """Ids of events that wait for a fresh source, and of those that hold no longer."""
+
+    waiting: Sequence[uuid.UUID] = ()
+    no_longer: Sequence[uuid.UUID] = ()
+
+
+NO_REMINDERS = JudgedReminders()
+
+
 class Left(NamedTuple):
     """at: when the next event may leave. why: not sooner. now: by the ledger's clock."""
 
@@ -100,7 +110,7 @@ class Left(NamedTuple):
 
 
 class Ledger:
-    """What a sender says to the ledger, on a connection each to feed, to settle, and to judge reminders."""
+    """What a sender says to the ledger, on a connection to feed and another to settle."""
 
     def __init__(
         self,
@@ -108,7 +118,6 @@ class Ledger:
         shop: Shop,
         batch: Batch,
         origin: Origin,
-        still_due: Callable[[EventType], str],
         rng: random.Random,
         now: Callable[[], datetime] | None,
     ) -> None:
@@ -118,7 +127,6 @@ class Ledger:
         self.under_way: dict[uuid.UUID, Marked] = {}
         self.stopped_types: set[str] = set()
         self.key_was_refused = False
-        self._still_due = still_due
         self._now = now
         self._lease = uuid.UUID(int=rng.getrandbits(128), version=4)
         self._after: tuple[datetime | str, int, uuid.UUID] = FIRST
@@ -127,7 +135,6 @@ class Ledger:
         self._connect = connect
         self._feeding = Reconnecting(self._connect_by_key, restored=self._restore)
         self._settling = Reconnecting(self._connect_by_key)
-        self._judging = Reconnecting(connect)
         self._batch = {
             "shop": shop.name,
             "buckets": [bucket for bucket in range(BUCKETS) if bucket % batch.of == batch.index],
@@ -180,31 +187,29 @@ class Ledger:
         self.in_hand.update((event.event_id, event) for event in claimed)
         return claimed
 
-    async def mark(self, events: Sequence[Claimed]) -> tuple[list[Marked], Counter[str]]:
+    async def mark(
+        self, events: Sequence[Claimed], reminders: JudgedReminders = NO_REMINDERS
+    ) -> tuple[list[Marked], Counter[str]]:
         """Marks those of the leased events that may leave now; tells how the others were judged."""
-        reminders = [event for event in events if event.event_type in REMINDERS]
-        judgement: tuple[list[uuid.UUID], list[uuid.UUID]] = ([], [])
-        if reminders:
-            judgement = await self._judging.run(lambda connection: self._judge(connection, reminders))
-        marked, judged = await self._feeding.run(lambda connection: self._mark(connection, events, *judgement))
+        marked, judged = await self._feeding.run(lambda connection: self._mark(connection, events, reminders))
         for event in events:
             self.in_hand.pop(event.event_id, None)
         self.under_way.update((mark.claimed.event_id, mark) for mark in marked)
         return marked, judged
 
     async def _mark(
-        self,
-        connection: Connection,
-        events: Sequence[Claimed],
-        waiting: Sequence[uuid.UUID],
-        no_longer: Sequence[uuid.UUID],
+        self, connection: Connection, events: Sequence[Claimed], reminders: JudgedReminders
     ) -> tuple[list[Marked], Counter[str]]:
         by_id = {event.event_id: event for event in events}
         async with connection.cursor(row_factory=dict_row) as cursor:
             await cursor.execute(
                 statement("mark"),
                 self._parameters(
-                    {"event_ids": list(by_id), "waiting": list(waiting), "no_longer": list(no_longer)},
+                    {
+                        "event_ids": list(by_id),
+                        "waiting": list(reminders.waiting),
+                        "no_longer": list(reminders.no_longer),
+                    },
                     {"run_key": self.origin.run_key, "task_id": self.origin.task_id},
                     {"map_index": self.origin.map_index, "try_number": self.origin.try_number},
                 ),
@@ -225,46 +230,6 @@ class Ledger:
             "user": row["body"]["user"],
             "properties": row["body"]["properties"],
         }
-
-    async def _judge(
-        self, connection: Connection, reminders: Sequence[Claimed]
-    ) -> tuple[list[uuid.UUID], list[uuid.UUID]]:
-        """Of some reminders, those that wait for a fresh source, and those that hold no longer, fresh or not."""
-        now = await self._clock(connection)
-        fresh = await self._is_fresh(connection, now)
-        waiting, no_longer = [], []
-        for name in dict.fromkeys(event.event_type for event in reminders):
-            events = [event for event in reminders if event.event_type == name]
-            due = await self._due_returns(connection, BY_NAME[name], events, now, fresh)
-            due_if_fresh = due if fresh else await self._due_returns(connection, BY_NAME[name], events, now, True)
-            waiting += [event.event_id for event in events if event.return_id in due_if_fresh - due]
-            no_longer += [event.event_id for event in events if event.return_id not in due_if_fresh | due]
-        return waiting, no_longer
-
-    async def _is_fresh(self, connection: Connection, now: datetime) -> bool:
-        cursor = await connection.execute(
-            db.sql("mirror/freshness"),
-            {"shop": self.shop.name, "now": now, "freshness_hours": self.shop.freshness_hours},
-        )
-        row = await cursor.fetchone()
-        assert row is not None, "an aggregate yields a row"
-        return bool(row[0])
-
-    async def _due_returns(
-        self, connection: Connection, event_type: EventType, events: Sequence[Claimed], now: datetime, fresh: bool
-    ) -> set[str]:
-        cursor = await connection.execute(
-            self._still_due(event_type),
-            {
-                "shop": self.shop.name,
-                "as_of": now + LEAVES_WITHIN,
-                "since": "-infinity",
-                "fresh": fresh,
-                "window_days": self.shop.instant_exchange_window_days,
-                "return_ids": [event.return_id for event in events],
-            },
-        )
-        return {row[0] for row in await cursor.fetchall()}
 
     async def settle(self, answers: Sequence[Settled], monotonic: Callable[[], float]) -> None:
         """Writes answers, once each however often it is tried."""
@@ -361,7 +326,7 @@ class Ledger:
         return await self._feeding.run(work)
 
     async def close(self) -> None:
-        for line in (self._feeding, self._settling, self._judging):
+        for line in (self._feeding, self._settling):
             await line.close()
 
     async def _clock(self, connection: Connection) -> datetime:

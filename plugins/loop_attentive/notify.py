@@ -4,18 +4,15 @@ tasks, nothing of people.
 
 import asyncio
 import json
-import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import aiohttp
 import psycopg
 
-from loop_attentive import db
-from loop_attentive.attentive import default_scheme, is_loopback, own_headers, ssl_context
-from loop_attentive.errors import NeedsMending
+from loop_attentive import db, http_connection
 from loop_attentive.settings import Shop
 
 TIMEOUT = aiohttp.ClientTimeout(total=10.0)
@@ -102,10 +99,7 @@ class Webhook:
     """Where messages go. Its URL is a secret."""
 
     url: str = field(repr=False)
-    headers: dict[str, str] = field(default_factory=dict, repr=False)
-    ssl_context: ssl.SSLContext | bool = True
-    trust_env: bool = False
-    proxy: str | None = field(default=None, repr=False)
+    way: http_connection.Way
 
     def post(self, message: str) -> None:
         """Posts {"text": message}; raises NotTold."""
@@ -117,12 +111,12 @@ class Webhook:
             raise NotTold(f"it answered HTTP {status}")
 
     async def _post(self, message: str) -> int:
-        headers = {**self.headers, "Content-Type": "application/json"}
+        headers = {**self.way.headers, "Content-Type": "application/json"}
         async with (
-            aiohttp.ClientSession(timeout=TIMEOUT, trust_env=self.trust_env) as session,
+            aiohttp.ClientSession(timeout=TIMEOUT, trust_env=self.way.trust_env) as session,
             session.post(
-                self.url, data=json.dumps({"text": message}), headers=headers, ssl=self.ssl_context, proxy=self.proxy,
-                allow_redirects=False,
+                self.url, data=json.dumps({"text": message}), headers=headers, ssl=self.way.ssl_context,
+                proxy=self.way.proxy, allow_redirects=False,
             ) as response,
         ):  # fmt: skip
             return response.status
@@ -130,27 +124,7 @@ class Webhook:
 
 def webhook(connection: Any) -> Webhook:
     """Reads an Airflow connection of type http: host = the webhook's URL, whose secret end may be the password."""
-    name, extra = connection.conn_id, connection.extra_dejson
-    url = (connection.host or "").strip()
-    if "://" not in url:
-        url = f"{connection.schema or default_scheme(url)}://{url}"
-    try:
-        parts = urlsplit(url)
-        hostname, port = parts.hostname, parts.port or connection.port
-    except ValueError:
-        hostname = None
-    if not hostname or parts.scheme not in ("http", "https") or parts.username:
-        raise NeedsMending(f"The host of connection {name} is no URL of a webhook: give it with https://.")
-    if parts.scheme == "http" and not is_loopback(hostname) and extra.get("plain_http") is not True:
-        raise NeedsMending(f"Connection {name} would post over plain http: give an https URL.")
-    if port and parts.port is None:
-        parts = parts._replace(netloc=f"{parts.netloc}:{port}")
+    url = http_connection.url(connection, such_as="https://hooks.example.com/services", carries="messages", query=True)
     if connection.password:
-        parts = parts._replace(path=f"{parts.path.rstrip('/')}/{connection.password.strip().lstrip('/')}")
-    return Webhook(
-        url=parts.geturl(),
-        headers=own_headers(extra),
-        ssl_context=ssl_context(name, extra.get("verify", extra.get("verify_ssl", True))),
-        trust_env=extra.get("trust_env") is True,
-        proxy=extra.get("proxy"),
-    )
+        url = url._replace(path=f"{url.path.rstrip('/')}/{connection.password.strip().lstrip('/')}")
+    return Webhook(url.geturl(), http_connection.way(connection))

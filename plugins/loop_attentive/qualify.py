@@ -83,17 +83,7 @@ def qualify(
         yielded, known = _counts(cur)
         if event.reminder and known:
             _revive(conn, cur, shop, run, now)
-        states: Counter[str] = Counter()
-        key = people.hash_key(conn)
-        omitted = 0
-        for rows in _baseline(conn) if yielded > known else ():
-            store(cur, rows, shop, event, run)
-            states["suppressed"] += len(rows)
-        for facts in _facts(conn, shop, known=False) if yielded > known else ():
-            judged = judge(facts, shop, event, now, key)
-            omitted += int(judged["outcome_omitted"].sum())
-            store(cur, _rows(judged, LEDGER_COLUMNS), shop, event, run)
-            states.update(judged["status"].tolist())
+        states, omitted = _store_new(conn, cur, shop, event, run, now) if yielded > known else (Counter(), 0)
         if plan_id is not None:
             planned = {"plan_id": plan_id, "shop": shop.name, "event_type": event.name}
             cur.execute(db.sql("backfill/name_planned"), planned)
@@ -110,6 +100,24 @@ def qualify(
         result = Qualified(yielded, known, states.total(), dict(states), off, stale)
         _record(cur, run, event, result, omitted)
     return result
+
+
+def _store_new(
+    conn: psycopg.Connection[Any], cur: psycopg.Cursor[Any], shop: Shop, event: EventType, run: Run, now: datetime
+) -> tuple[Counter[str], int]:
+    """Judges the candidates that the ledger does not know, and writes them there: how many start in which state, and
+    how many return outcomes were left out.
+    """
+    states, omitted, key = Counter[str](), 0, people.hash_key(conn)
+    for rows in _baseline(conn):
+        store(cur, rows, shop, event, run)
+        states["suppressed"] += len(rows)
+    for facts in _facts(conn, shop, known=False):
+        judged = judge(facts, shop, event, now, key)
+        omitted += int(judged["outcome_omitted"].sum())
+        store(cur, _rows(judged, LEDGER_COLUMNS), shop, event, run)
+        states.update(judged["status"].tolist())
+    return states, omitted
 
 
 def foresee(

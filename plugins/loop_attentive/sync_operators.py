@@ -5,14 +5,12 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
-from urllib.parse import urlsplit
 
 import psycopg
 from airflow.sdk import BaseOperator, Context
 from airflow.sdk.exceptions import AirflowSkipException
 
-from loop_attentive import days, db, mirror, settings
-from loop_attentive.attentive import default_scheme, is_loopback
+from loop_attentive import days, db, http_connection, mirror, settings
 from loop_attentive.errors import NeedsMending
 from loop_attentive.loop_api import LoopApi, LoopAway
 from loop_attentive.operators import connection, ledger, told_once
@@ -115,23 +113,11 @@ def first_moment(day: str | None, shop: Shop) -> datetime | None:
 
 
 def loop_api(conn: Any) -> LoopApi:
-    """Reads an Airflow connection of type http: host = Loop's API with its version, password = the key."""
-    url = (conn.host or "").strip()
-    if "://" not in url:
-        url = f"{conn.schema or default_scheme(url)}://{url}"
-    try:
-        parts = urlsplit(url)
-        hostname, port = parts.hostname, parts.port or conn.port
-    except ValueError:
-        hostname = None
-    if not hostname or parts.scheme not in ("http", "https"):
-        raise NeedsMending(
-            f"The host of connection {conn.conn_id} is no URL: make it https://api.loopreturns.com/api/v1."
-        )
-    if parts.scheme == "http" and not is_loopback(hostname):
-        raise NeedsMending(f"Connection {conn.conn_id} would send the key over plain http: give an https URL.")
+    """Reads an Airflow connection of type http: host = Loop's API with its version, password = the key.
+
+    Of its extra only plain_http counts.
+    """
+    url = http_connection.url(conn, such_as="https://api.loopreturns.com/api/v1", carries="the key")
     if not conn.password:
         raise NeedsMending(f"Connection {conn.conn_id} has no password: it is Loop's API key, with the scope Returns.")
-    if port and parts.port is None:
-        parts = parts._replace(netloc=f"{parts.netloc}:{port}")
-    return LoopApi(parts.geturl(), conn.password.strip())
+    return LoopApi(url.geturl(), conn.password.strip())
