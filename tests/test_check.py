@@ -1,5 +1,6 @@
 """Preflight: what is said of a source before anything is sent, and that nothing of it is kept."""
 
+import asyncio
 import json
 import logging
 import time
@@ -16,6 +17,7 @@ from psycopg.conninfo import conninfo_to_dict
 from loop_attentive import check, settings
 from loop_attentive.check_operators import check_shop
 from loop_attentive.source import Source
+from sandbox.attentive import Standin
 from sandbox.loop import running_loop
 from tests import connectors as landing
 from tests.connectors import LANDINGS, land, told
@@ -267,7 +269,21 @@ def test_no_connection_at_all_and_nobody_to_send_to(
     monkeypatch.delenv("AIRFLOW_CONN_ATTENTIVE")
     found = check_shop(floor.conn, floor.shop)
     assert "There is no connection loop_warehouse: create it" in found.problems[0]
-    assert "nothing can be sent: There is no connection attentive" in found.warnings[0]
+    assert "sending: There is no connection attentive" in found.warnings[0]
+
+
+@pytest.mark.parametrize(("key", "known"), [("a-key", True), ("another", False)])
+def test_attentive_is_asked_for_the_key(
+    floor: Floor, connections: Callable[..., None], monkeypatch: pytest.MonkeyPatch, key: str, known: bool
+) -> None:
+    async def story() -> str:
+        async with Standin(key="a-key") as standin:
+            conn = {"conn_type": "http", "host": standin.url, "password": key}
+            monkeypatch.setenv("AIRFLOW_CONN_ATTENTIVE", json.dumps(conn))
+            return str(await asyncio.to_thread(check_shop, floor.conn, floor.shop))
+
+    told = "sending: Attentive did not confirm the API key of connection attentive: HTTP 401"
+    assert (told in asyncio.run(story())) is not known
 
 
 def test_a_shop_that_syncs_by_itself_is_told_what_that_needs(

@@ -250,6 +250,7 @@ def test_a_run_that_gets_nothing_done_says_so(book: Book, fault: Fault) -> None:
         standin.faults.append(fault)
         assert (await sending()).fruitless
         standin.faults.clear()
+        assert not (await sending()).fruitless, "it has asked for nothing"
         in_two_minutes(book)
         assert not (await sending()).fruitless
         standin.faults.append(fault)
@@ -257,6 +258,24 @@ def test_a_run_that_gets_nothing_done_says_so(book: Book, fault: Fault) -> None:
         assert not (await sending()).fruitless, "the run has sent something"
 
     tell(book, story)
+
+
+def test_what_was_refused_before_the_run_was_cleared_counts_no_more(book: Book) -> None:
+    """The key is mended, and a run with more batches than before has some that are in their first try."""
+    book.add_many(40)
+
+    async def story(standin: Standin, sending: Sending) -> None:
+        standin.faults.append(Fault(status=401))
+        with pytest.raises(NeedsMending, match="does not know the API key"):
+            await sending(Batch(0, 1), map_index=0)
+        standin.faults.clear()
+        book.run("UPDATE run SET as_of = clock_timestamp()")
+        in_two_minutes(book)
+        await sending(Batch(0, 2), map_index=0, try_number=2)
+        await sending(Batch(1, 2), map_index=1)
+
+    tell(book, story)
+    assert book.states() == {"accepted": 40}
 
 
 @pytest.mark.parametrize("status", [403, 404, 302, 308])
@@ -872,9 +891,9 @@ def test_a_sender_that_slept_after_its_mark_does_not_send_what_others_have_given
     given_up_at: list[datetime] = []
 
     async def story(_: Standin, sending: Sending) -> None:
-        async def mark_and_sleep(ledger: Ledger, events: Any) -> Any:
+        async def mark_and_sleep(ledger: Ledger, *asked: Any) -> Any:
             nonlocal slept
-            marked = await mark(ledger, events)
+            marked = await mark(ledger, *asked)
             if not given_up_at:
                 slept += timedelta(minutes=2)
                 book.run("UPDATE event SET lease_until = now() - interval '1 second'")
@@ -916,7 +935,7 @@ def test_an_accepted_attempt_decides_whatever_the_others_say(book: Book) -> None
 async def ledger_of(book: Book) -> AsyncIterator[Ledger]:
     """What a sender says to the ledger, without the sender."""
     line = partial(db.aconnect, book.conninfo, autocommit=True)
-    ledger = Ledger(line, book.shop, Batch(), Origin(book.run_key), still_due_of(), Chance(7), None)
+    ledger = Ledger(line, book.shop, Batch(), Origin(book.run_key), Chance(7), None)
     try:
         yield ledger
     finally:
@@ -1053,7 +1072,9 @@ def test_a_sender_whose_session_was_ended_goes_on_with_another(book: Book, monke
                         time.sleep(0.5)
                     return (await line.execute("SELECT FROM event")).rowcount
 
-            return await ledger._feeding.run(work)
+            found = await ledger._feeding.run(work)
+            assert not stands_still, "the session was ended, and it was done again"
+            return found
 
     assert asyncio.run(story()) == 1
 
@@ -1070,8 +1091,9 @@ def test_answers_do_not_wait_for_the_pace(book: Book) -> None:
         standin.faults[:] = [Fault(status=429)]
         with psycopg.connect(book.conninfo) as holder:
             holder.execute("SELECT FROM loop_attentive.pace FOR UPDATE")
-            while not any(record.status == 429 for record in standin.received):
-                await asyncio.sleep(0.01)
+            async with asyncio.timeout(10):
+                while not any(record.status == 429 for record in standin.received):
+                    await asyncio.sleep(0.01)
             given_up_at = time.monotonic() + 2.0
             while book.states().get("accepted", 0) < 30:
                 assert time.monotonic() < given_up_at, book.states()

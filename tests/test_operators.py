@@ -142,9 +142,9 @@ def test_a_run_to_which_attentive_gave_nothing_but_errors_fails(monkeypatch: pyt
         return Delivered({"failed": 20}, 20, 20, later, "Attentive fails", True, False, frozenset())
 
     monkeypatch.setattr(SendOperator, "deliver", deliver)
-    began_at = SimpleNamespace(start_date=datetime.now(UTC) - HOUR)
+    send = SendOperator(task_id="send", shop="default", batch={})
     with pytest.raises(AirflowFailException, match="no request of this run"):
-        asyncio.run(SendOperator(task_id="send", shop="default", batch={}).aexecute({"dag_run": began_at}))
+        asyncio.run(send.aexecute(CONTEXT))
 
 
 # ── What a run says of itself ───────────────────────────────────────────────

@@ -42,6 +42,7 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
         ("2026-03-01 12:00:00.000 +0000", NOON),
         ("2026-03-01 07:00:00.000 -0500", NOON),
         ("2026-03-01 12:00:00 Z", NOON),
+        ("2026-03-01 +00:00", None),
         ("2026-03-01T12:00:00.123456Z", NOON.replace(microsecond=123456)),
         ("2026-03-01T12:00:00.1Z", NOON.replace(microsecond=100000)),
         ("2026-03-01 07:00:00", NOON),  # naive: in the shop's zone

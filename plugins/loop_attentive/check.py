@@ -5,7 +5,7 @@ It looks at the source as a run does, in a transaction that is rolled back; of m
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -19,7 +19,7 @@ from loop_attentive.errors import NeedsMending
 from loop_attentive.payload import FACT_AHEAD
 from loop_attentive.runs import Run
 from loop_attentive.settings import Shop
-from loop_attentive.source import RETURNS, TABLES, Cursor, Raw, Source, Table, identifier, moment, text
+from loop_attentive.source import TABLES, Cursor, Raw, Source, Table, identifier, moment, text
 
 EVENTS_OF = timedelta(days=7)
 CONTACTS_OF = timedelta(days=30)
@@ -28,8 +28,6 @@ MOST_CONTACTS = 20_000
 
 MOST_RETURNS = 100_000
 """Of more, a share is looked at: a person waits for the answer."""
-
-UPDATED_AT = RETURNS.columns.index("updated_at")
 
 WATCHED = 20_000
 """Rows of a table whose times are looked at, one by one."""
@@ -69,7 +67,6 @@ class Watched(Source):
 
     every: of so many returns one, with all that is of it. follows: only what is new, as runs do. times: how many values
     of a table's column are zoned, naive, text, or unreadable. rows, returns: of how many rows there were, which ids.
-    updated_at: the newest of them, UTC.
     """
 
     def __init__(self, origin: Source) -> None:
@@ -79,7 +76,6 @@ class Watched(Source):
         self.times: Counter[tuple[str, str, str]] = Counter()
         self.rows = 0
         self.returns: set[str] = set()
-        self.updated_at: datetime | None = None
         self._noted: Counter[str] = Counter()
 
     def read(self, table: Table, since: Cursor) -> Iterator[Raw]:
@@ -91,7 +87,6 @@ class Watched(Source):
             if table.name == "returns":
                 self.rows += len(kept)
                 self.returns.update(str(row[place]) for row in share.rows)
-                self._note_newest(row[UPDATED_AT] for row in share.rows)
             yield share
 
     def _is_of_share(self, return_id: Any) -> bool:
@@ -104,10 +99,6 @@ class Watched(Source):
             if column.endswith("_at"):
                 kinds = Counter(map(self._kind, (row[place] for row in rows)))
                 self.times.update({(table.name, column, kind): n for kind, n in kinds.items() if kind})
-
-    def _note_newest(self, updated_at: Iterable[Any]) -> None:
-        times = [self.updated_at, *(moment(value, self.shop.zone) for value in updated_at)]
-        self.updated_at = max(filter(None, times), default=None)
 
     def _kind(self, value: Any) -> str | None:
         if text(value) is None:
@@ -203,7 +194,7 @@ def _say_what_is_there(report: Report, conn: psycopg.Connection[Any], origin: Wa
         report.warnings.append(f"no reminders for now: {why_not}")
     [found] = _rows(conn, "check/returns", {"shop": shop.name})
     returns, instant, without_charge, undated = (number * every for number in found[:4])
-    created_at, updated_at = found[4], origin.updated_at or found[5]
+    created_at, updated_at = found[4:]
     report.facts.append(f"{returns:,} returns of the last {shop.mirror_days} days")
     for name, newest in (("created", created_at), ("updated", updated_at)):
         if newest is not None and newest <= now:

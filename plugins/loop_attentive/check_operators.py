@@ -49,7 +49,7 @@ def check_shop(conn: psycopg.Connection[Any], shop: Shop) -> "Report":
             report.problems.append(str(error))
     can_send, why_not = AttentiveHook(shop.attentive).test_connection()
     if not can_send:
-        report.warnings.append(f"nothing can be sent: {why_not}")
+        report.warnings.append(f"sending: {why_not}")
     return report
 
 

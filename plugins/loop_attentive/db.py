@@ -30,6 +30,7 @@ SETTINGS = {
     "tcp_keepalives_idle": "60",
     "tcp_keepalives_interval": "10",
     "tcp_keepalives_count": "6",
+    "tcp_user_timeout": "120000",
     # Looks take turns, and each sees what the one before has committed.
     "default_transaction_isolation": r"read\ committed",
     # A look waits for its turn and for the warehouse, inside its transaction, for as long as its task may.

@@ -32,6 +32,7 @@ from loop_attentive.errors import NeedsMending
 from loop_attentive.ledger import LEAVES_WITHIN, Batch, Ledger, Marked, Origin, Settled
 from loop_attentive.pace import HORIZON, Pace, Permit
 from loop_attentive.reconnect import Connect
+from loop_attentive.reminders import Reminders
 from loop_attentive.settings import Shop
 
 log = logging.getLogger(__name__)
@@ -97,7 +98,7 @@ class Delivered:
     opted out, past resending, not now.
     requests: made by the transport. pending: events of the batch that are left so. come_back_at: when the next of
     them, or of those to be sent again, may leave (UTC), or None. waits_for: what keeps it from leaving sooner.
-    fruitless: the run has made requests, and Attentive has answered none of them but with an error of its own.
+    fruitless: it has made requests, and Attentive has answered none of the whole run's but with an error of its own.
     stopped: it was told to stop before it was done. stopped_types: refused by Attentive in this run.
     """
 
@@ -158,7 +159,8 @@ async def deliver(
     """
     rng = rng or random.Random()  # noqa: S311 - nothing here is a secret
     sender = Sender(
-        Ledger(connect, shop, batch, origin, still_due, rng, now),
+        Ledger(connect, shop, batch, origin, rng, now),
+        Reminders(connect, shop, still_due, now),
         transport,
         pace,
         connection_id=shop.attentive,
@@ -294,6 +296,7 @@ class Sender:
     def __init__(
         self,
         ledger: Ledger,
+        reminders: Reminders,
         transport: Transport,
         pace: Pace,
         *,
@@ -304,6 +307,7 @@ class Sender:
         monotonic: Callable[[], float],
     ) -> None:
         self.ledger = ledger
+        self._reminders = reminders
         self.pace = pace
         self.monotonic = monotonic
         self._transport = transport
@@ -324,7 +328,7 @@ class Sender:
         self._waits_for: str | None = None
         self._claimed_all = False
         self._claim_at = self._sweep_at = float("-inf")
-        # what the three parts tell each other
+        # what its parts tell each other
         self._halt = asyncio.Event()
         self.room_changed = asyncio.Event()
         self._something_to_settle = asyncio.Event()
@@ -353,6 +357,7 @@ class Sender:
             for task in (watching, telling):
                 task.cancel()
             await asyncio.gather(watching, telling, return_exceptions=True)
+            await self._reminders.close()
             await self.ledger.close()
             await self.pace.disconnect()
 
@@ -417,7 +422,7 @@ class Sender:
             return
         events = list(self.ledger.in_hand.values())[: len(permits)]
         asked_at = self.monotonic()
-        marked, judged = await self.ledger.mark(events)
+        marked, judged = await self.ledger.mark(events, await self._reminders.judge(events))
         self._counts.update(judged)
         if judged.keys() - {"not now"}:  # whatever waited for them may go now
             self._claim_at = self.monotonic()
@@ -606,7 +611,8 @@ class Sender:
         await self.pace.close()
         await self._raise_what_stopped_it()
         left = await self.ledger.left()
-        fruitless = self._counts.keys().isdisjoint(FRUITFUL) and await self.ledger.came_to_nothing_but(*FRUITLESS)
+        fruitless = bool(self._requests) and self._counts.keys().isdisjoint(FRUITFUL)
+        fruitless = fruitless and await self.ledger.came_to_nothing_but(*FRUITLESS, "lost")
         moments = [left.at] if left.at else []
         if self._come_back_in is not None:
             moments = [left.now + timedelta(seconds=self._come_back_in)]

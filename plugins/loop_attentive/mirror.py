@@ -55,7 +55,8 @@ def look(
     whole: read without the cursor, unless a whole look of the last 15 minutes can serve (that one is returned).
     at: the look's as_of, aware; by default the ledger's clock when the look has its turn. account: the shop's Attentive
     account, for its first look: who said no to another shop of it is kept out from the beginning.
-    Raises NeedsMending when the source lacks a table or column, or a clock is more than five minutes off.
+    Raises NeedsMending when the source lacks a table or column, or a clock is more than five minutes off, and
+    SourceFailed when the warehouse gives an error.
     """
     shop = origin.shop
     with conn.transaction(), psycopg.ClientCursor(conn) as cur:
@@ -76,33 +77,39 @@ def look(
         if any(known.is_of_another_zone for known in cursors.values()):
             log.info("The shop's time_zone has changed: the source is read anew.")
             db.script(cur, "mirror/forget_moves", {"shop": shop.name})
-        extracted = changed = 0
-        # One table is read while the one before is applied.
-        with closing(source.ahead(_read(origin, cursors, as_of, whole=whole))) as chunks:
-            for table, chunk in chunks:
-                if chunk is not None:
-                    extracted += chunk.read
-                    _stage(cur, table, chunk.rows, _horizon(shop, as_of), said_no)
-                else:
-                    _keep_out(conn, cur, shop, table, said_no)
-                    changed += _apply(
-                        cur, shop, table, as_of, cursors.get(table.name),
-                        restocked_once=origin.layout.is_beside("exchange_items"),
-                    )  # fmt: skip
+        seen = _take_in(conn, cur, origin, cursors, as_of, said_no, whole=whole)
         db.script(cur, "mirror/purge", {"shop": shop.name, "horizon": _horizon(shop, as_of)})
         _acquaint(cur)
         people.opt_out(conn, shop.name, said_no.found, given=False)
-        _finish(
-            cur,
-            origin,
-            as_of,
-            {name: known.cursor for name, known in cursors.items()},
-            whole,
-            extracted,
-            changed,
-            synced_at,
-        )
-    log.info("Looked as of %s: %d rows read, %d new or changed.", as_of.isoformat(), extracted, changed)
+        _move_cursors(cur, origin, as_of, cursors)
+        _finish(cur, origin, seen, list(cursors), whole=whole, synced_at=synced_at)
+    log.info("Looked as of %s: %d rows read, %d new or changed.", as_of.isoformat(), seen.extracted, seen.changed)
+    return seen
+
+
+def _take_in(
+    conn: psycopg.Connection[Any],
+    cur: psycopg.Cursor[Any],
+    origin: Source,
+    cursors: dict[str, "_Known"],
+    as_of: datetime,
+    said_no: SaidNo,
+    *,
+    whole: bool,
+) -> Look:
+    """Reads the source into the mirror: one table is read while the one before is applied."""
+    shop, horizon = origin.shop, _horizon(origin.shop, as_of)
+    restocked_once = origin.layout.is_beside("exchange_items")
+    extracted = changed = 0
+    with closing(source.ahead(_read(origin, cursors, as_of, whole=whole))) as chunks:
+        for table, chunk in chunks:
+            if chunk is not None:
+                extracted += chunk.read
+                _stage(cur, table, chunk.rows, horizon, said_no)
+            else:
+                _keep_out(conn, cur, shop, table, said_no)
+                known = cursors.get(table.name)
+                changed += _apply(cur, shop, table, as_of, known, restocked_once=restocked_once)
     return Look(as_of, extracted, changed)
 
 
@@ -376,15 +383,15 @@ def _apply(
 ) -> int:
     """Brings one table of the mirror up to what was staged; how many of its rows are new or changed.
 
-    restocked_once: what is restocked is told by the stock of the moment. An updated_at in the future is not held
-    against what is read later: it would hide every later version of its row.
+    restocked_once: what is restocked is told by the stock of the moment.
     """
+    previous_look = known.previous_look if known else None
     parameters = {
         "shop": shop.name,
         "as_of": as_of,
-        "until": as_of + CLOCK_TOLERANCE,
         "horizon": _horizon(shop, as_of),
-        "previous_look": known.previous_look if known else None,
+        "previous_look": previous_look,
+        "last_looks_end": previous_look and previous_look + CLOCK_TOLERANCE,
         "restocked_once": restocked_once,
     }
     db.script(cur, f"mirror/apply_{table.name}", parameters)
@@ -400,18 +407,9 @@ def _acquaint(cur: psycopg.Cursor[Any]) -> None:
         cur.execute(sql.SQL("ANALYZE {}").format(sql.Identifier(table)))
 
 
-def _finish(
-    cur: psycopg.Cursor[Any],
-    origin: Source,
-    as_of: datetime,
-    cursors: dict[str, Cursor],
-    whole: bool,
-    extracted: int,
-    changed: int,
-    synced_at: datetime | None,
-) -> None:
-    """Moves the cursors and records the look; the first one enables the shop, and rules start where they must."""
-    for name, cursor in cursors.items():
+def _move_cursors(cur: psycopg.Cursor[Any], origin: Source, as_of: datetime, cursors: dict[str, _Known]) -> None:
+    for name, known in cursors.items():
+        cursor = known.cursor
         told = origin.told(name)
         cur.execute(
             db.sql("mirror/move_cursor"),
@@ -423,12 +421,18 @@ def _finish(
                 "told": told, "told_by": origin.told_by, "time_zone": origin.shop.time_zone,
             },
         )  # fmt: skip
+
+
+def _finish(
+    cur: psycopg.Cursor[Any], origin: Source, seen: Look, read: list[str], *, whole: bool, synced_at: datetime | None
+) -> None:
+    """Records the look; a shop's first one enables it, and rules start where they must. read: names of tables."""
     db.script(
         cur,
         "mirror/finish_look",
         {
-            "shop": origin.shop.name, "source": origin.identity, "read": list(cursors), "as_of": as_of, "whole": whole,
-            "extracted": extracted, "changed": changed, "synced_at": synced_at,
+            "shop": origin.shop.name, "source": origin.identity, "read": read, "as_of": seen.as_of, "whole": whole,
+            "extracted": seen.extracted, "changed": seen.changed, "synced_at": synced_at,
             "event_types": [event.name for event in CATALOGUE],
             "versions": [event.version for event in CATALOGUE],
         },

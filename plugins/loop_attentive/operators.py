@@ -52,7 +52,7 @@ PATIENCE_TO_CONNECT = 20
 """Seconds for the log-in to a warehouse of which the connection does not say it."""
 
 LONGEST_RUN = timedelta(minutes=30)
-"""How long after its start a run still comes back for events that wait; later the next run has them."""
+"""How long after it began a sending task still comes back for events that wait; later the next run has them."""
 
 EVENTS_PER_BATCH = 5_000
 MOST_BATCHES = 4
@@ -287,12 +287,15 @@ class SendOperator(BaseAsyncOperator):
         self.shop = shop
         self.batch = batch
         self.stop: decisions.Stop | None = None
+        self.began_at = datetime.now(UTC)
 
     def execute(self, context: Context) -> Any:
         # Not in the coroutine: in `dags test` Airflow answers none that asks for a connection.
         with told_once():
             self.ledger = db.conninfo(connection(db.CONNECTION_ID))
             self.transport = AttentiveHook(settings.shop(self.shop).attentive).transport()
+        # A resolve run has waited for its answer for hours, perhaps: its own start says nothing.
+        self.began_at = context["ti"].get_first_reschedule_date(context) or datetime.now(UTC)
         delivery.spare_the_collector()
         return punctual.run(self.aexecute(context))
 
@@ -310,17 +313,16 @@ class SendOperator(BaseAsyncOperator):
             return result.counts | {"requests": result.requests, "left pending": result.pending}
         if result.stopped:
             raise Interrupted("Told to stop: nothing new was sent, answers were awaited, the rest stays pending.")
-        began_at = context["dag_run"].start_date or datetime.now(UTC)
-        if result.come_back_at and result.come_back_at < began_at + LONGEST_RUN:
+        if result.come_back_at and result.come_back_at < self.began_at + LONGEST_RUN:
             self.log.info(
                 "What is left waits until %s (%s): giving the slot back.",
                 result.come_back_at.isoformat(timespec="seconds"), result.waits_for,
             )  # fmt: skip
             raise AirflowRescheduleException(result.come_back_at)
-        if result.fruitless:
+        if result.fruitless and result.come_back_at:
             raise AirflowFailException(
-                "Attentive has answered no request of this run but with errors of its own, if at all "
-                f"(audit_attempt has them): is it up? {result.pending} events stay pending, for the next run."
+                "Attentive has answered no request of this run but with errors of its own, if at all (see "
+                "audit_attempt): is it up? What is left waits for the next run."
             )
         return result.counts | {"requests": result.requests, "left pending": result.pending}
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from psycopg.rows import dict_row
 
-from loop_attentive.db import sql
+from loop_attentive.db import DatabaseAway, sql
 from loop_attentive.reconnect import Connect, Connection, Reconnecting
 
 MARGIN = timedelta(milliseconds=10)
@@ -37,6 +37,9 @@ HORIZON = timedelta(milliseconds=150)
 
 HOLD = timedelta(seconds=1)
 """How long after its first moment a permit may be used; then it has lapsed."""
+
+LONGEST_PAUSE = 3600.0
+"""Seconds; then it is tried again, whatever an answer has asked for: it may be a gateway's mistake."""
 
 PAUSE = 1.0
 """Seconds without a request, for all workers, after an answer that asked for it without saying how long."""
@@ -107,6 +110,12 @@ class News:
     pause: float | None = None
     limit: int | None = None
 
+    def after(self, older: "News") -> "News":
+        """These, with older ones that could not be told."""
+        pauses = [pause for pause in (older.pause, self.pause) if pause is not None]
+        limit = self.limit if self.limit is not None else older.limit
+        return News([*older.back, *self.back], max(pauses, default=None), limit)
+
 
 class Pace:
     """One worker's share in the pace of an account.
@@ -151,7 +160,11 @@ class Pace:
             await self._database.run(self._introduce)
             self._open = True
         news, self._news = self._news, News()
-        told, asked_at, answered_at = await self._database.run(lambda line: self._exchange(line, wanted, news))
+        try:
+            told, asked_at, answered_at = await self._database.run(lambda line: self._exchange(line, wanted, news))
+        except DatabaseAway:
+            self._news = self._news.after(news)
+            raise
         self._clocks.learn(asked_at, told["now"], told["ended_at"], answered_at)
         if self._now is None and answered_at > self._compared_at + CLOCKS_COMPARED_EVERY:
             await self._database.run(self._compare_clocks)
@@ -206,7 +219,7 @@ class Pace:
 
     def pause(self, seconds: float | None) -> None:
         """The account asked for a pause, of all workers. To be told soon: see tell."""
-        seconds = max(seconds or 0.0, PAUSE)
+        seconds = min(max(seconds or 0.0, PAUSE), LONGEST_PAUSE)
         self._news.pause = max(self._news.pause or 0.0, seconds)
         self.paused_until = max(self.paused_until, self._monotonic() + seconds)
 

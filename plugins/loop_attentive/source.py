@@ -93,7 +93,7 @@ def identifier(value: Any) -> str | None:
 def _without_point(number: float | Decimal) -> float | Decimal | int:
     """A number without a fraction loses the point that some tables and drivers give it: a phone, an order, an id."""
     exact = Decimal(number)
-    is_whole = exact.is_finite() and abs(exact) < LARGEST_NUMBER and exact == int(exact)
+    is_whole = exact.is_finite() and -LARGEST_NUMBER < exact < LARGEST_NUMBER and exact == int(exact)
     return int(exact) if is_whole else number
 
 
@@ -123,8 +123,8 @@ DATED_TEXT = re.compile(r"\s*\d{4}-\d\d-\d\d")
 """What a time in text begins with; fromisoformat would read digits alone, such as an epoch's, as some date too."""
 
 
-BEFORE_OFFSET = re.compile(r"\s+(?=(?:Z|[+-]\d\d:?(?:\d\d)?)$)")
-"""Snowflake writes a blank there."""
+BEFORE_OFFSET = re.compile(r"(:\d\d(?:\.\d+)?)\s+(?=(?:Z|[+-]\d\d:?(?:\d\d)?)$)")
+"""The end of a clock's time, where Snowflake writes a blank before the offset."""
 
 
 def moment(value: Any, zone: tzinfo) -> datetime | None:
@@ -136,7 +136,7 @@ def moment(value: Any, zone: tzinfo) -> datetime | None:
             return None
         try:
             told = value.strip().replace(" UTC", "+00:00")
-            value = datetime.fromisoformat(BEFORE_OFFSET.sub("", told))
+            value = datetime.fromisoformat(BEFORE_OFFSET.sub(r"\1", told))
         except ValueError:
             return None
     elif isinstance(value, date) and not isinstance(value, datetime):

@@ -119,7 +119,8 @@ class Judge:
         name = request.event_id[:8]
         rows = self._all(
             f"SELECT {COLUMNS}, a.occurred_at AS told, a.started_at AS marked_at, (SELECT count(*) FROM attempt AS b "
-            "WHERE b.event_id = e.event_id AND b.attempt < a.attempt AND b.outcome = ANY (%(in_doubt)s)) AS doubts "
+            "WHERE b.event_id = e.event_id AND b.attempt < a.attempt AND b.outcome = ANY (%(in_doubt)s)) AS doubts, "
+            "EXISTS (SELECT FROM doubted AS d WHERE d.event_id = e.event_id) AS was_in_doubt "
             "FROM event AS e JOIN attempt AS a USING (event_id) "
             "WHERE event_id = %(id)s::uuid AND attempt = %(attempt)s",
             id=request.event_id,
@@ -131,7 +132,7 @@ class Judge:
         told = datetime.fromisoformat(request.event["occurredAt"])
         must(told == event["told"], f"{name} left with another time than its attempt has")
         must(self._now() - told < timedelta(hours=12), f"{name} is {self._now() - told} old: no Journey fires")
-        if not event["doubts"]:  # else it is as it was, see _explained
+        if not event["was_in_doubt"]:  # else it is as it was, see _explained
             true_to = event["occurred_at"] if self._is_young(event) else event["marked_at"]
             must(told == _milliseconds(true_to), f"{name} left with a time that is not its own")
         said = {key: request.event[key] for key in ("type", "user", "properties")}
@@ -172,7 +173,8 @@ class Judge:
         must(request.attempt != earlier.attempt, f"{name}: one attempt made two requests")
         must(request.attempt > earlier.attempt, f"{name} left after others had given it up")
         answered = earlier.fate.status if earlier.answered_at is not None else None
-        if answered in (429, 503) or answered in TAKEN_THOUGH_FAILED:
+        was_heard_in_time = not event["was_in_doubt"]
+        if was_heard_in_time and (answered in (429, 503) or answered in TAKEN_THOUGH_FAILED):
             rested = request.at - earlier.answered_at  # type: ignore[operator]
             asked = max((earlier.fate.retry_after or 0) - 0.1, BACK_OFF)
             must(rested >= asked, f"{name} came again {rested:.1f} s after {answered}")

@@ -16,8 +16,9 @@ from unittest.mock import patch
 
 from loop_attentive import db, delivery, ledger, pace
 from loop_attentive.attentive import NO_ANSWER, AttentiveTransport
-from loop_attentive.ledger import Ledger, Settled
+from loop_attentive.ledger import JudgedReminders, Ledger, Settled
 from loop_attentive.pace import Pace
+from loop_attentive.reminders import Reminders
 
 Patched = Callable[[], AbstractContextManager[Any]]
 
@@ -125,8 +126,8 @@ def _of_the_last_one(
     return event(self, row | {"body": last[-2] if len(last) > 1 else row["body"]})
 
 
-async def _none_holds(self: Ledger, _: Any, reminders: Any) -> Any:
-    return [], [one.event_id for one in reminders]
+async def _none_holds(self: Reminders, _: Any, reminders: Any) -> JudgedReminders:
+    return JudgedReminders(no_longer=[one.event_id for one in reminders])
 
 
 async def _deaf(_: Any) -> None:
@@ -279,7 +280,7 @@ WRONG_SENDERS = (
     Wrong(
         "forgets what it did when its line broke",
         python((Ledger, "_restore", _nothing)),
-        89,
+        30,
         "was given up, and its process is well",
     ),
     Wrong(
@@ -338,7 +339,7 @@ WRONG_SENDERS = (
     ),
     Wrong(
         "takes no reminder for true any more",
-        python((Ledger, "_judge", _none_holds)),
+        python((Reminders, "_judge", _none_holds)),
         0,
         "is no longer true, and holds",
     ),

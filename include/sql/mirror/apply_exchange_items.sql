@@ -74,7 +74,7 @@ FROM item_read AS t
 WHERE NOT t.is_held
 ON CONFLICT (shop, source_table, return_id, subject) DO UPDATE SET
     updated_at = excluded.updated_at, row_data = excluded.row_data
-WHERE (excluded.updated_at >= w.updated_at) IS NOT FALSE;
+WHERE (excluded.updated_at >= w.updated_at) IS NOT FALSE OR w.updated_at > %(last_looks_end)s;
 
 DELETE FROM mirror_waiting AS w
 USING return_in AS i
@@ -100,7 +100,10 @@ FROM (
         WHERE i.shop = %(shop)s AND i.return_id = s.return_id AND i.exchange_id = s.exchange_id
         LIMIT 1
     ) AS m ON true
-    WHERE s.is_held AND (s.updated_at >= m.updated_at) IS NOT FALSE
+    WHERE
+        s.is_held
+        -- what is held since the last look, and is from after it, is from the future: that hides nothing
+        AND ((s.updated_at >= m.updated_at) IS NOT FALSE OR m.updated_at > %(last_looks_end)s)
 ) AS compared
 WHERE is_new OR is_moved OR fields <> '{}';
 
@@ -117,9 +120,7 @@ WHERE NOT is_new AND fields <> '{}';
 INSERT INTO mirror_item AS m (
     shop, return_id, exchange_id, out_of_stock, resolution, restocked_at, updated_at, is_open
 )
-SELECT
-    %(shop)s, return_id, exchange_id, out_of_stock, resolution, restocked_at,
-    CASE WHEN updated_at <= %(until)s THEN updated_at END, is_open
+SELECT %(shop)s, return_id, exchange_id, out_of_stock, resolution, restocked_at, updated_at, is_open
 FROM item_in
 ON CONFLICT (shop, return_id, exchange_id) DO UPDATE SET
     out_of_stock = excluded.out_of_stock,

@@ -65,7 +65,7 @@ ON CONFLICT (shop, source_table, return_id, subject) DO UPDATE SET
         (excluded.row_data ->> 'ever_shipped')::boolean
         OR coalesce((w.row_data ->> 'ever_shipped')::boolean, w.row_data ->> 'shipped' = 'yes')
     )
-WHERE (excluded.updated_at >= w.updated_at) IS NOT FALSE;
+WHERE (excluded.updated_at >= w.updated_at) IS NOT FALSE OR w.updated_at > %(last_looks_end)s;
 
 DELETE FROM mirror_waiting AS w
 USING return_in AS i
@@ -106,7 +106,10 @@ FROM (
             AND (l.created_at = s.created_at) IS NOT FALSE
         LIMIT 1
     ) AS n ON true
-    WHERE s.is_held AND (s.updated_at >= m.updated_at) IS NOT FALSE
+    WHERE
+        s.is_held
+        -- what is held since the last look, and is from after it, is from the future: that hides nothing
+        AND ((s.updated_at >= m.updated_at) IS NOT FALSE OR m.updated_at > %(last_looks_end)s)
 ) AS compared
 WHERE is_new OR is_moved OR is_newly_shipped OR fields <> '{}';
 
@@ -145,7 +148,7 @@ INSERT INTO mirror_label AS m (
 )
 SELECT
     %(shop)s, return_id, number, carrier, tracking_url, label_url, tracking_status, shipped, ever_shipped OR was_shipped,
-    created_at, CASE WHEN updated_at <= %(until)s THEN updated_at END, %(as_of)s, is_silent,
+    created_at, updated_at, %(as_of)s, is_silent,
     CASE WHEN NOT is_passed_over THEN %(previous_look)s::timestamptz END, tracking_status,
     CASE
         WHEN is_revived THEN CASE WHEN is_moved THEN updated_at END

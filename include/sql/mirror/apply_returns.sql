@@ -33,7 +33,8 @@ FROM (
     LEFT JOIN LATERAL (
         SELECT * FROM mirror_return AS r WHERE r.shop = %(shop)s AND r.return_id = s.return_id LIMIT 1
     ) AS m ON true
-    WHERE (s.updated_at >= m.updated_at) IS NOT FALSE
+    -- what is held since the last look, and is from after it, is from the future: that hides nothing
+    WHERE (s.updated_at >= m.updated_at) IS NOT FALSE OR m.updated_at > %(last_looks_end)s
 ) AS compared
 WHERE is_new OR is_moved OR fields <> '{}';
 
@@ -53,8 +54,7 @@ INSERT INTO mirror_return AS m (
 )
 SELECT
     %(shop)s, return_id, state, status, status, outcome, order_name, customer_email, customer_phone, status_page_url,
-    labels_enabled, is_instant_exchange, charge_at, created_at, CASE WHEN updated_at <= %(until)s THEN updated_at END,
-    is_deleted, opted_out,
+    labels_enabled, is_instant_exchange, charge_at, created_at, updated_at, is_deleted, opted_out,
     CASE WHEN NOT is_deleted THEN %(as_of)s::timestamptz END, %(previous_look)s
 FROM return_in
 ON CONFLICT (shop, return_id) DO UPDATE SET
