@@ -193,7 +193,6 @@ class Wire(asyncio.Transport):
             event, attempt = json.loads(body), ATTEMPT.get()
             arrives = partial(self._server.receive, self, event, attempt, self._loop.time(), distance)
             self._loop.call_at(self._last_arrival, arrives, context=Context())
-            self.process.written.add((event["externalEventId"], attempt))
             self.process.hit("written")
 
     def bring(self, data: bytes, request: Request) -> None:

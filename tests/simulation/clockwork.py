@@ -71,12 +71,12 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return handle
 
     async def sock_connect(self, sock: Any, address: Any) -> None:
-        await self.network.connect(_present())
+        await self.network.connect(present())
 
     async def create_connection(self, protocol_factory: Any, *_: Any, sock: Any = None, **__: Any) -> Any:
         sock.close()
         protocol = protocol_factory()
-        return self.network.wire(_present(), protocol), protocol
+        return self.network.wire(present(), protocol), protocol
 
 
 class _NoWaiting(selectors.SelectSelector):
@@ -103,7 +103,7 @@ def _owned_task(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> a
     return task
 
 
-def _present() -> "Process":
+def present() -> "Process":
     process = PROCESS.get()
     assert process is not None, "only processes connect"
     return process
@@ -113,7 +113,8 @@ class Process:
     """A worker with a clock of its own.
 
     number: shown as its map_index. mishaps: by the name of a point and how often it was reached, what happens there.
-    written: event ids and attempts whose requests have left. told_to_stop_at: the loop's time.
+    gone: event ids and attempts whose requests are just being written, have left, or surely never will.
+    told_to_stop_at: the loop's time.
     """
 
     def __init__(self, loop: VirtualLoop, number: int, rng: random.Random, tell: Callable[[str], None]) -> None:
@@ -127,7 +128,7 @@ class Process:
         self.stop_told = asyncio.Event()
         self.told_to_stop_at: float | None = None
         self.held_up = 0.0
-        self.written: set[tuple[str, int]] = set()
+        self.gone: set[tuple[str, int]] = set()
         self._loop = loop
         self._tell = tell
         self._clock_offset = rng.uniform(0, 1e6)

@@ -204,7 +204,7 @@ class Judge:
             number=process.number,
         )
         names = {(row["id"], row["attempt"]) for row in sending}
-        ahead = len(names - process.written)
+        ahead = len(names - process.gone)
         most = math.ceil(self._limit * AHEAD_SECONDS)
         if ahead > most:
             self.broken.append(f"process {process.number} was killed with {ahead} marked events, more than {most}")

@@ -24,7 +24,7 @@ from loop_attentive.pace import Pace
 from loop_attentive.settings import Shop
 from tests.sending import event_body, still_due_of
 from tests.simulation.attentive import ATTEMPT, FOUL, NEVER, REFUSED, SLOW, Attentive, Fate, Weather
-from tests.simulation.clockwork import Process, Violation, VirtualLoop
+from tests.simulation.clockwork import Process, Violation, VirtualLoop, present
 from tests.simulation.database import Database
 from tests.simulation.judge import Judge, must
 
@@ -419,4 +419,21 @@ class Watched(AttentiveTransport):
 
     async def send(self, event: dict[str, Any], departure: Any) -> Any:
         ATTEMPT.set(departure.mark.attempt)
-        return await super().send(event, departure)
+        name = (event["externalEventId"], departure.mark.attempt)
+        answer = await super().send(event, Seen(departure, name))
+        if answer.outcome == "not sent":
+            present().gone.add(name)
+        return answer
+
+
+class Seen:
+    """A departure that tells when its request is about to be written."""
+
+    def __init__(self, departure: Any, name: tuple[str, int]) -> None:
+        self._departure = departure
+        self._name = name
+        self.left, self.written = departure.left, departure.written
+
+    async def cleared(self) -> None:
+        await self._departure.cleared()
+        present().gone.add(self._name)
