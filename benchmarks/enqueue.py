@@ -24,12 +24,12 @@ from psycopg.conninfo import make_conninfo
 from benchmarks import kit
 from benchmarks.kit import Figure, median
 from loop_attentive import db, guard, qualify, runs
+from loop_attentive.canonical import Row
 from loop_attentive.catalogue import CATALOGUE, EventType
 from loop_attentive.migrate import migrate
 from loop_attentive.mirror import Look
 from loop_attentive.runs import Run
 from loop_attentive.settings import Shop
-from loop_attentive.source import Row
 
 Connection = psycopg.Connection[Any]
 

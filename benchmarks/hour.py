@@ -30,11 +30,12 @@ import sqlalchemy as sa
 from benchmarks import kit
 from benchmarks.kit import Figure, median
 from loop_attentive import db, mirror, qualify, runs
+from loop_attentive.canonical import Table
 from loop_attentive.catalogue import CATALOGUE, EventType
 from loop_attentive.mirror import Look
 from loop_attentive.runs import Run
 from loop_attentive.settings import RULES_LOOK_BACK_DAYS, Shop
-from loop_attentive.source import Cursor, Raw, Source, Table
+from loop_attentive.source import Cursor, Raw, Source
 from sandbox.warehouse import create, fill
 from sandbox.warehouse.tables import TABLES
 

@@ -8,7 +8,7 @@ import psycopg
 import sqlalchemy as sa
 from psycopg import sql
 
-from loop_attentive import db, mirror, qualify, rules, runs, source
+from loop_attentive import canonical, db, mirror, qualify, rules, runs, source
 from loop_attentive.catalogue import BY_NAME, CATALOGUE
 from loop_attentive.settings import Shop
 
@@ -57,7 +57,7 @@ class Floor:
         self.conn = db.connect(conninfo, autocommit=True)
         self.engine = sa.create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(conninfo))
         self.conn.execute("CREATE SCHEMA IF NOT EXISTS loop")
-        for table in source.TABLES:
+        for table in canonical.TABLES:
             self._create(table, times, flags, ids)
         self.runs = 0
 
@@ -65,7 +65,7 @@ class Floor:
         usual = {"name": "default", "freshness_hours": None, "max_per_person_per_day": 1_000_000}
         self.shop = Shop.model_validate(usual | settings)
 
-    def _create(self, table: source.Table, times: str, flags: str, ids: str) -> None:
+    def _create(self, table: canonical.Table, times: str, flags: str, ids: str) -> None:
         kinds = {"at": times, "id": ids} | dict.fromkeys(FLAGS, flags)
         types = {c: kinds.get(c) or kinds.get(c.rpartition("_")[2], "text") for c in table.columns}
         columns = ", ".join(f"{column} {kind}" for column, kind in types.items())

@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from loop_attentive import db, mirror, source
+from loop_attentive import canonical, db, mirror, source
 from loop_attentive.errors import NeedsMending
 from tests.floor import DAY, HOUR, T0, Floor
 
@@ -139,7 +139,7 @@ def test_a_row_that_vanishes_from_the_source_is_no_change(floor: Floor) -> None:
     everything(floor)
     floor.start()
     before = contents(floor)
-    for table in source.TABLES:
+    for table in canonical.TABLES:
         floor.conn.execute(f"DELETE FROM loop.{table.name}")
     assert floor.run(T0 + HOUR) == []
     after = contents(floor)
@@ -279,9 +279,9 @@ def test_a_look_that_dies_half_way_leaves_nothing(floor: Floor, monkeypatch: pyt
     floor.ret(state="closed", synced_at=T0 + HOUR)
     read = source.Source.read
 
-    def failing(self: source.Source, table: source.Table, since: source.Cursor) -> Iterator[source.Raw]:
+    def failing(self: source.Source, table: canonical.Table, since: source.Cursor) -> Iterator[source.Raw]:
         yield from read(self, table, since)
-        if table is source.TRANSACTIONS:
+        if table is canonical.TRANSACTIONS:
             raise ConnectionResetError
 
     with monkeypatch.context() as patch:
@@ -300,8 +300,8 @@ def test_a_look_whose_database_session_is_killed_leaves_nothing(floor: Floor, mo
     doomed = db.connect(floor.conninfo, autocommit=True)
     killed: SimpleQueue[tuple[bool] | None] = SimpleQueue()
 
-    def killing(self: source.Source, table: source.Table, since: source.Cursor) -> Iterator[source.Raw]:
-        if table is source.LABELS:
+    def killing(self: source.Source, table: canonical.Table, since: source.Cursor) -> Iterator[source.Raw]:
+        if table is canonical.LABELS:
             killed.put(floor.conn.execute("SELECT pg_terminate_backend(%s)", (doomed.info.backend_pid,)).fetchone())
         yield source.Raw([])
 
@@ -323,9 +323,9 @@ def test_two_looks_at_once_take_turns_and_each_reads_only_after_it_has_its_turn(
     has_read, may_go_on, looks = threading.Event(), threading.Event(), []
     read = source.Source.read
 
-    def slow(self: source.Source, table: source.Table, since: source.Cursor) -> Iterator[source.Raw]:
+    def slow(self: source.Source, table: canonical.Table, since: source.Cursor) -> Iterator[source.Raw]:
         yield from read(self, table, since)
-        if table is source.RETURNS and not has_read.is_set():
+        if table is canonical.RETURNS and not has_read.is_set():
             has_read.set()
             assert may_go_on.wait(20)
 

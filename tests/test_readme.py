@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from loop_attentive import db, source
+from loop_attentive import canonical, db
 from loop_attentive.catalogue import CATALOGUE
 
 ROOT = Path(__file__).parents[1]
@@ -55,7 +55,7 @@ def test_its_source_tables_are_those_that_are_read() -> None:
         for name, columns in rows("| table | columns |")
     }
     assert {name: tuple(c.strip() for c in columns) for name, columns in told.items()} == {
-        table.name: table.columns for table in source.TABLES
+        table.name: table.columns for table in canonical.TABLES
     }
 
 

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from loop_attentive import source
+from loop_attentive import canonical, source
 from loop_attentive.errors import NeedsMending
 from loop_attentive.migrate import migrate
 from loop_attentive.mirror import SourceFailed
@@ -70,7 +70,7 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
     ],
 )
 def test_a_time_in_any_spelling_and_an_unreadable_one_counts_as_absent(spelling: Any, meant: datetime | None) -> None:
-    assert source.moment(spelling, NEW_YORK) == meant
+    assert canonical.moment(spelling, NEW_YORK) == meant
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_a_time_in_any_spelling_and_an_unreadable_one_counts_as_absent(spelling:
     ],
 )  # fmt: skip
 def test_an_id_is_trimmed_text_whatever_its_type(value: Any, meant: str | None) -> None:
-    assert source.identifier(value) == meant
+    assert canonical.identifier(value) == meant
 
 
 def test_a_phone_and_an_order_may_be_numbers(floor: Floor) -> None:
@@ -98,7 +98,7 @@ def test_a_phone_and_an_order_may_be_numbers(floor: Floor) -> None:
 
 def test_a_tracking_number_may_be_a_number() -> None:
     values = (94001, 94001.0, Decimal("94001.00"), " 94 001 ", "n/a", None)
-    assert [source.tracking_number(value) for value in values] == ["94001"] * 4 + [""] * 2
+    assert [canonical.tracking_number(value) for value in values] == ["94001"] * 4 + [""] * 2
 
 
 @pytest.mark.parametrize(
@@ -110,18 +110,18 @@ def test_a_tracking_number_may_be_a_number() -> None:
     ],
 )
 def test_a_flag_may_be_a_boolean_a_number_or_text(values: list[Any], meant: bool | None) -> None:
-    assert [source.flag(value) for value in values] == [meant] * len(values)
-    assert [source.flag(bit) for bit in (b"\1", b"\0")] == [True, False]
+    assert [canonical.flag(value) for value in values] == [meant] * len(values)
+    assert [canonical.flag(bit) for bit in (b"\1", b"\0")] == [True, False]
 
 
 def test_money_may_be_text_and_negative_and_what_is_none_is_absent() -> None:
-    assert source.money(" -12.50 ") == Decimal("-12.50")
-    assert [source.money(value) for value in ("N/A", "", None, "NaN", "Infinity", "12,50")] == [None] * 6
+    assert canonical.money(" -12.50 ") == Decimal("-12.50")
+    assert [canonical.money(value) for value in ("N/A", "", None, "NaN", "Infinity", "12,50")] == [None] * 6
 
 
 def test_text_loses_its_margins_and_what_no_database_can_hold() -> None:
-    assert source.text(" #1\0 ") == "#1"
-    assert source.folded(" Return_To_SENDER ") == "return_to_sender"
+    assert canonical.text(" #1\0 ") == "#1"
+    assert canonical.folded(" Return_To_SENDER ") == "return_to_sender"
 
 
 # ── Types of columns ────────────────────────────────────────────────────────
@@ -161,7 +161,7 @@ def test_nothing_in_every_column_makes_at_most_an_event_without_it(
 ) -> None:
     floor = floors(times="text", flags="text")
     floor.start()
-    for table in source.TABLES:
+    for table in canonical.TABLES:
         floor.put(table.name, **dict.fromkeys(table.columns, nothing))
         keys = {"return_id": "1", "transaction_id": "2", "exchange_id": "3"}
         floor.put(
@@ -569,7 +569,7 @@ def test_a_warehouse_waits_while_what_was_read_is_worked_on(floor: Floor, monkey
     origin = source.Source(floor.engine, floor.shop)
     assert origin.absent() == []
     read = 0
-    for raw in origin.read(source.RETURNS, source.Cursor()):
+    for raw in origin.read(canonical.RETURNS, source.Cursor()):
         read += len(raw.rows)
         time.sleep(0.4 if read == 1 else 0)
     assert read == 10

@@ -14,12 +14,13 @@ from zlib import crc32
 import psycopg
 
 from loop_attentive import connectors, contacts, db, mirror, qualify, rules
+from loop_attentive.canonical import TABLES, Table, identifier, moment, text
 from loop_attentive.catalogue import CATALOGUE, EventType
 from loop_attentive.errors import NeedsMending
 from loop_attentive.payload import FACT_AHEAD
 from loop_attentive.runs import Run
 from loop_attentive.settings import Shop
-from loop_attentive.source import TABLES, Cursor, Raw, Source, Table, identifier, moment, text
+from loop_attentive.source import Cursor, Raw, Source
 
 EVENTS_OF = timedelta(days=7)
 CONTACTS_OF = timedelta(days=30)

@@ -17,12 +17,13 @@ import psycopg
 from psycopg import sql
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 
-from loop_attentive import db, people, source
+from loop_attentive import canonical, db, people, source
+from loop_attentive.canonical import Table
 from loop_attentive.catalogue import CATALOGUE
 from loop_attentive.errors import NeedsMending
 from loop_attentive.people import SaidNo
 from loop_attentive.settings import Shop
-from loop_attentive.source import Cursor, Source, Table
+from loop_attentive.source import Cursor, Source
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ def look(
         _introduce(cur, shop, as_of, account)
         said_no = people.said_no(conn, shop)
         db.script(cur, "mirror/stage", {})
-        cursors = {table.name: _cursor(cur, origin, table) for table in source.TABLES if table.name not in absent}
+        cursors = {table.name: _cursor(cur, origin, table) for table in canonical.TABLES if table.name not in absent}
         if any(known.is_of_another_zone for known in cursors.values()):
             log.info("The shop's time_zone has changed: the source is read anew.")
             db.script(cur, "mirror/forget_moves", {"shop": shop.name})
@@ -226,7 +227,7 @@ class _Chunk:
     """Rows of one table, normalised. read: of how many, with those that had no id."""
 
     read: int
-    rows: list[source.Row]
+    rows: list[canonical.Row]
 
 
 def _read(
@@ -239,22 +240,22 @@ def _read(
     """
     zone, horizon = origin.shop.zone, _horizon(origin.shop, as_of)
     old: set[str] = set()
-    for table in source.TABLES:
+    for table in canonical.TABLES:
         if known := cursors.get(table.name):
             read = nameless = 0
             since = Cursor() if whole else replace(known.cursor)
             with told_of_source(origin, f"Reading {table.name}"):
                 chunks = origin.read(table, since)
-                if table is source.LABELS and old and since.position:
+                if table is canonical.LABELS and old and since.position:
                     chunks = chain(chunks, origin.read_of(table, old))
                 for raw in chunks:
                     rows = [row for row in (table.normal(values, zone) for values in raw.rows) if row is not None]
-                    if table is source.RETURNS:
+                    if table is canonical.RETURNS:
                         old.update(row[0] for row in rows if _was_old(row, horizon))
                     source.advance(known.cursor, table, raw, rows, until=as_of + CLOCK_TOLERANCE, zone=zone)
                     read, nameless = read + len(raw.rows), nameless + len(raw.rows) - len(rows)
                     yield table, _Chunk(len(raw.rows), rows)
-                if table is source.LABELS and known.cursor.has_rows and not read and not origin.has_any(table.name):
+                if table is canonical.LABELS and known.cursor.has_rows and not read and not origin.has_any(table.name):
                     known.cursor = Cursor()  # it was emptied: what will fill it is read from its beginning
             log.info("Read %d rows of %s.", read, table.name)
             if nameless:
@@ -262,10 +263,12 @@ def _read(
         yield table, None
 
 
-def _stage(cur: psycopg.Cursor[Any], table: Table, rows: list[source.Row], horizon: datetime, said_no: SaidNo) -> None:
+def _stage(
+    cur: psycopg.Cursor[Any], table: Table, rows: list[canonical.Row], horizon: datetime, said_no: SaidNo
+) -> None:
     """Copies rows into the look's temporary table, and the ids of returns from before the horizon into another."""
     columns = table.staged
-    if table is source.RETURNS:
+    if table is canonical.RETURNS:
         rows, old = _split_by_age(_without_contacts(rows, said_no), horizon)
         columns = (*columns, "opted_out")
         db.copy(cur, "too_old", ("return_id",), old)
@@ -273,13 +276,13 @@ def _stage(cur: psycopg.Cursor[Any], table: Table, rows: list[source.Row], horiz
 
 
 PERSONAL = frozenset(
-    source.RETURNS.staged.index(column)
+    canonical.RETURNS.staged.index(column)
     for column in ("customer_phone", "customer_email", "order_name", "status_page_url")
 )
-PHONE, EMAIL, IS_DELETED = map(source.RETURNS.staged.index, ("customer_phone", "customer_email", "is_deleted"))
+PHONE, EMAIL, IS_DELETED = map(canonical.RETURNS.staged.index, ("customer_phone", "customer_email", "is_deleted"))
 
 
-def _without_contacts(returns: list[source.Row], said_no: SaidNo) -> list[source.Row]:
+def _without_contacts(returns: list[canonical.Row], said_no: SaidNo) -> list[canonical.Row]:
     """Returns, each with whether it is of somebody who said no: then, and while it is deleted, it can make no event,
     and nothing of it goes on that tells whose it is.
     """
@@ -290,7 +293,7 @@ def _without_contacts(returns: list[source.Row], said_no: SaidNo) -> list[source
     return kept
 
 
-def _impersonal(row: source.Row) -> source.Row:
+def _impersonal(row: canonical.Row) -> canonical.Row:
     return tuple(None if place in PERSONAL else value for place, value in enumerate(row))
 
 
@@ -298,7 +301,7 @@ def _keep_out(
     conn: psycopg.Connection[Any], cur: psycopg.Cursor[Any], shop: Shop, table: Table, said_no: SaidNo
 ) -> None:
     """Takes out of the staged returns what only those read after them showed to be of somebody who said no."""
-    if table is not source.RETURNS or not said_no:
+    if table is not canonical.RETURNS or not said_no:
         return
     query = db.sql("people/staged_with_contact")
     late = people.owned(conn, said_no, query, {}) if said_no.found else []
@@ -344,10 +347,10 @@ def told_of_source(origin: Source, doing: str) -> Iterator[None]:
         ) from None
 
 
-CREATED, UPDATED = map(source.RETURNS.staged.index, ("created_at", "updated_at"))
+CREATED, UPDATED = map(canonical.RETURNS.staged.index, ("created_at", "updated_at"))
 
 
-def _split_by_age(returns: list[source.Row], horizon: datetime) -> tuple[list[source.Row], list[source.Row]]:
+def _split_by_age(returns: list[canonical.Row], horizon: datetime) -> tuple[list[canonical.Row], list[canonical.Row]]:
     """Returns created or changed since the horizon, or at no time that can be read; and the ids of the others."""
     kept, old = [], []
     for row in returns:
@@ -358,12 +361,12 @@ def _split_by_age(returns: list[source.Row], horizon: datetime) -> tuple[list[so
     return kept, old
 
 
-def _is_held(row: source.Row, horizon: datetime) -> bool:
+def _is_held(row: canonical.Row, horizon: datetime) -> bool:
     touched = row[UPDATED] or row[CREATED]
     return touched is None or touched >= horizon or (row[CREATED] or touched) >= horizon
 
 
-def _was_old(row: source.Row, horizon: datetime) -> bool:
+def _was_old(row: canonical.Row, horizon: datetime) -> bool:
     """Whether a return may not have been held before it was touched."""
     return row[CREATED] is not None and row[CREATED] < horizon and _is_held(row, horizon)
 
@@ -395,7 +398,7 @@ def _apply(
         "restocked_once": restocked_once,
     }
     db.script(cur, f"mirror/apply_{table.name}", parameters)
-    if table is source.EXCHANGE_ITEMS:
+    if table is canonical.EXCHANGE_ITEMS:
         db.script(cur, "mirror/apply_episodes", parameters)
     differences = sql.Identifier(DIFFERENCES[table.name])
     return int(db.scalar(cur, sql.SQL("SELECT count(*) FROM {} WHERE is_new OR fields <> '{{}}'").format(differences)))

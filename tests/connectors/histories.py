@@ -12,7 +12,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from hypothesis import strategies as st
 
-from loop_attentive.source import RETURN_STATUS
+from loop_attentive.canonical import RETURN_STATUS
 from tests.floor import DAY
 
 LOOKS = 5

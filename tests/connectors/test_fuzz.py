@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from loop_attentive import mirror, source
+from loop_attentive import canonical, mirror
+from loop_attentive.canonical import Table
 from loop_attentive.payload import RETURN_STATUSES
-from loop_attentive.source import Cursor, Raw, Source, Table
+from loop_attentive.source import Cursor, Raw, Source
 from tests.connectors import LANDINGS, Tables, land, settings, told
 from tests.floor import DAY, HOUR, T0, Event, Floor
 
@@ -177,7 +178,7 @@ def sound(number: str) -> dict[str, tuple[Any, ...]]:
                          "status": "succeeded", "amount": Decimal("1.00"), "currency": "usd", "created_at": at,
                          "synced_at": at},
     }  # fmt: skip
-    return {table.name: tuple(rows[table.name][column] for column in table.columns) for table in source.TABLES}
+    return {table.name: tuple(rows[table.name][column] for column in table.columns) for table in canonical.TABLES}
 
 
 class Handed(Source):
@@ -193,10 +194,10 @@ def test_no_value_in_any_column_stops_a_run_or_makes_a_wrong_event(floor: Floor)
     floor.settings(max_events_per_run=1_000_000)
     floor.start()
     handed = Handed(floor.engine, floor.shop)
-    handed.rows = {table.name: [] for table in source.TABLES}
+    handed.rows = {table.name: [] for table in canonical.TABLES}
     number = 0
     odd: dict[str, tuple[str, Any]] = {}
-    for table in source.TABLES:
+    for table in canonical.TABLES:
         for place, column in enumerate(table.columns):
             for value in VALUES:
                 number += 1

@@ -10,7 +10,7 @@ import pytest
 import sqlglot
 from sqlglot import exp
 
-from loop_attentive import connectors, settings, source
+from loop_attentive import canonical, connectors, settings
 from loop_attentive.connectors import Layout, fit
 from loop_attentive.errors import NeedsMending
 from loop_attentive.settings import BESIDE, SOURCES, Shop
@@ -350,7 +350,7 @@ def test_each_select_can_be_parsed_in_each_dialect(connector: str, dialect: str)
         told["stripe"]["match_by_email"] = "yes"
     shop = Shop.model_validate({"name": "default"} | told)
     layout = Layout(shop, dialect, lambda query, what: every_column())
-    for table in source.TABLES:
+    for table in canonical.TABLES:
         queries = layout.queries(table.name, table.columns)
         assert queries, table.name
         for query in queries:
@@ -367,7 +367,7 @@ def test_a_name_that_must_be_quoted_is_found_in_upper_case() -> None:
         asked.append(query)
         return None if '"order"' in query else every_column()
 
-    [query] = Layout(shop, "snowflake", columns_of).queries("returns", source.RETURNS.columns)
+    [query] = Layout(shop, "snowflake", columns_of).queries("returns", canonical.RETURNS.columns)
     assert 'shopify."ORDER"' in query.sql
     assert asked.count('SELECT * FROM shopify."order" WHERE 1 = 0') == 1
 

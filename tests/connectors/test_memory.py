@@ -8,15 +8,15 @@ import pytest
 import sqlalchemy as sa
 from psycopg.conninfo import conninfo_to_dict
 
-from loop_attentive import source
+from loop_attentive import canonical
 from tests.floor import Floor
 
 READ = """
 import resource, sys
 import sqlalchemy as sa
-from loop_attentive import settings, source
+from loop_attentive import canonical, settings, source
 origin = source.Source(sa.create_engine(sys.argv[1]), settings.Shop(name="default"))
-rows = sum(len(raw.rows) for raw in origin.read(source.RETURNS, source.Cursor()))
+rows = sum(len(raw.rows) for raw in origin.read(canonical.RETURNS, source.Cursor()))
 print(rows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, file=sys.stderr)  # DuckDB draws on stdout
 """
 
@@ -25,11 +25,11 @@ def filled(engine: sa.Engine, rows: int) -> None:
     """A canonical source with so many returns, each of some 600 bytes."""
     with engine.begin() as connection:
         connection.execute(sa.text("CREATE SCHEMA IF NOT EXISTS loop"))
-        for table in source.TABLES:
+        for table in canonical.TABLES:
             columns = ", ".join(f"{column} varchar" for column in table.columns)
             connection.execute(sa.text(f"DROP TABLE IF EXISTS loop.{table.name}"))
             connection.execute(sa.text(f"CREATE TABLE loop.{table.name} ({columns})"))
-        values = ", ".join("repeat('x', 40) || i" for _ in source.RETURNS.columns)
+        values = ", ".join("repeat('x', 40) || i" for _ in canonical.RETURNS.columns)
         of = f"generate_series(1, {rows})"
         connection.execute(sa.text(f"INSERT INTO loop.returns SELECT {values} FROM {of} AS n(i)"))
 

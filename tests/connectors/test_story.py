@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from loop_attentive import source
+from loop_attentive import canonical, source
 from loop_attentive.connectors import connector as declared
 from tests.connectors import LANDINGS, land, settings, told
 from tests.floor import Event, Floor
@@ -65,12 +65,12 @@ def test_labels_of_some_returns_are_found_by_their_ids(floor: Floor, warehouse: 
     land(warehouse, LANDINGS[connector](shop, at), is_complete=connector == "canonical")
     origin, zone = source.Source(warehouse, floor.shop), floor.shop.zone
 
-    def labels(chunks: Iterable[source.Raw]) -> list[source.Row]:
-        rows = [source.LABELS.normal(row, zone) for chunk in chunks for row in chunk.rows]
+    def labels(chunks: Iterable[source.Raw]) -> list[canonical.Row]:
+        rows = [canonical.LABELS.normal(row, zone) for chunk in chunks for row in chunk.rows]
         return sorted((row for row in rows if row), key=str)
 
-    every = labels(origin.read(source.LABELS, source.Cursor()))
+    every = labels(origin.read(canonical.LABELS, source.Cursor()))
     two = sorted({row[0] for row in every})[:2]
     wanted = [row for row in every if row[0] in two]
     assert len({row[0] for row in wanted}) == 2
-    assert labels(origin.read_of(source.LABELS, two)) == wanted
+    assert labels(origin.read_of(canonical.LABELS, two)) == wanted
