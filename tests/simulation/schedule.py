@@ -17,7 +17,7 @@ from loop_attentive import people
 from loop_attentive.attentive import AttentiveTransport, Endpoint
 from loop_attentive.catalogue import BY_NAME, CATALOGUE
 from loop_attentive.db import DatabaseAway
-from loop_attentive.delivery import Batch, NothingSent, deliver
+from loop_attentive.delivery import Batch, CalledBack, NothingSent, deliver
 from loop_attentive.errors import NeedsMending
 from loop_attentive.ledger import Origin
 from loop_attentive.pace import Pace
@@ -420,7 +420,11 @@ class Watched(AttentiveTransport):
     async def send(self, event: dict[str, Any], departure: Any) -> Any:
         ATTEMPT.set(departure.mark.attempt)
         name = (event["externalEventId"], departure.mark.attempt)
-        answer = await super().send(event, Seen(departure, name))
+        try:
+            answer = await super().send(event, Seen(departure, name))
+        except CalledBack:
+            present().gone.add(name)
+            raise
         if answer.outcome == "not sent":
             present().gone.add(name)
         return answer

@@ -394,7 +394,7 @@ WRONG_SENDERS = (
     Wrong(
         "marks while nothing connects",
         python((delivery.Room, "for_marks", _whatever_is_connecting)),
-        8,
+        266,
         "was killed with",
     ),
     Wrong(
