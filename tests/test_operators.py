@@ -143,6 +143,7 @@ def test_a_run_to_which_attentive_gave_nothing_but_errors_fails(monkeypatch: pyt
 
     monkeypatch.setattr(SendOperator, "deliver", deliver)
     send = SendOperator(task_id="send", shop="default", batch={})
+    send.began_at = datetime.now(UTC) - HOUR
     with pytest.raises(AirflowFailException, match="no request of this run"):
         asyncio.run(send.aexecute(CONTEXT))
 

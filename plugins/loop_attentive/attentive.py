@@ -201,7 +201,7 @@ class AttentiveHook(HttpAsyncHook):
         return False, f"Attentive did not confirm the API key of connection {self.http_conn_id}: {told}."
 
 
-async def who_am_i(transport: "AttentiveTransport") -> "Answer":
+async def who_am_i(transport: "AttentiveTransport") -> Answer:
     async with transport:
         return await transport.me()
 

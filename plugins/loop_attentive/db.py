@@ -92,6 +92,12 @@ def now(line: psycopg.Connection[Any] | psycopg.Cursor[Any]) -> datetime:
     return cast(datetime, scalar(line, "SELECT clock_timestamp()")).astimezone(UTC)
 
 
+async def anow(line: psycopg.AsyncConnection[Any]) -> datetime:
+    """As now, for coroutines."""
+    row = await (await line.execute("SELECT clock_timestamp()")).fetchone()
+    return cast(tuple[datetime], row)[0]
+
+
 def wait_for_turn(line: psycopg.Connection[Any] | psycopg.Cursor[Any], what: str) -> None:
     """Has something of a shop to oneself until the transaction ends. what: is done, with the shop's name."""
     line.execute("SELECT pg_advisory_xact_lock(hashtextextended('loop_attentive ' || %s, 0))", (what,))

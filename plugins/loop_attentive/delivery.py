@@ -72,6 +72,7 @@ FRUITLESS = {
 """Outcomes that get nothing done: what is waited for then, and for how many seconds."""
 
 FRUITFUL = frozenset(get_args(Outcome)) - FRUITLESS.keys()
+"""The other outcomes."""
 
 FRUITLESS_SAT_OUT = 60.0
 """Seconds without any other outcome; the sender comes back later then, however soon the next event is due."""
@@ -291,7 +292,7 @@ class Flight(Departure):
 
 
 class Sender:
-    """One delivery: a feeder (claims, permits, marks), its flights, and a settler."""
+    """One delivery: a feeder (claims, permits, marks), its flights, a settler, and one who tells the other workers."""
 
     def __init__(
         self,
@@ -611,8 +612,6 @@ class Sender:
         await self.pace.close()
         await self._raise_what_stopped_it()
         left = await self.ledger.left()
-        fruitless = bool(self._requests) and self._counts.keys().isdisjoint(FRUITFUL)
-        fruitless = fruitless and await self.ledger.came_to_nothing_but(*FRUITLESS, "lost")
         moments = [left.at] if left.at else []
         if self._come_back_in is not None:
             moments = [left.now + timedelta(seconds=self._come_back_in)]
@@ -622,10 +621,15 @@ class Sender:
             pending=left.pending,
             come_back_at=min(moments, default=None),
             waits_for=self._waits_for or left.why,
-            fruitless=fruitless,
+            fruitless=await self._is_fruitless(),
             stopped=self._stop.is_set(),
             stopped_types=frozenset(self.ledger.stopped_types),
         )
+
+    async def _is_fruitless(self) -> bool:
+        if not self._requests or not self._counts.keys().isdisjoint(FRUITFUL):
+            return False
+        return await self.ledger.came_to_nothing_but(*FRUITLESS, "lost")
 
     @property
     def _requests(self) -> int:

@@ -332,8 +332,7 @@ class Ledger:
     async def _clock(self, connection: Connection) -> datetime:
         if self._now:
             return self._now()
-        cursor = await connection.execute("SELECT clock_timestamp()")
-        return cast(tuple[datetime], await cursor.fetchone())[0]
+        return await db.anow(connection)
 
     def _statement(self, name: str, parameters: dict[str, Any]) -> Callable[[Connection], Awaitable[None]]:
         async def work(connection: Connection) -> None:

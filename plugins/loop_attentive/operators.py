@@ -287,7 +287,6 @@ class SendOperator(BaseAsyncOperator):
         self.shop = shop
         self.batch = batch
         self.stop: decisions.Stop | None = None
-        self.began_at = datetime.now(UTC)
 
     def execute(self, context: Context) -> Any:
         # Not in the coroutine: in `dags test` Airflow answers none that asks for a connection.

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import cast
 
 from loop_attentive import db
 from loop_attentive.catalogue import BY_NAME, EventType
@@ -37,7 +36,7 @@ class Reminders:
         await self._database.close()
 
     async def _judge(self, connection: Connection, reminders: Sequence[Claimed]) -> JudgedReminders:
-        now = self._now() if self._now else await _ledger_time(connection)
+        now = self._now() if self._now else await db.anow(connection)
         fresh = await self._is_fresh(connection, now)
         waiting, no_longer = [], []
         for name in dict.fromkeys(event.event_type for event in reminders):
@@ -69,9 +68,3 @@ class Reminders:
             },
         )
         return {row[0] for row in await cursor.fetchall()}
-
-
-async def _ledger_time(connection: Connection) -> datetime:
-    row = await (await connection.execute("SELECT clock_timestamp()")).fetchone()
-    assert row is not None, "a clock always tells"
-    return cast(datetime, row[0])

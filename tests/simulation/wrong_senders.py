@@ -326,7 +326,7 @@ WRONG_SENDERS = (
         "the ledger says unknown",
     ),
     Wrong(
-        "gives up what failed",
+        "gives up what was throttled",
         sql(
             "settle",
             (
