@@ -182,7 +182,7 @@ def test_every_key_can_be_set(shop: ReadShop) -> None:
 
 
 def test_shops_keep_their_order_and_name_their_dags(shops_file: WriteFile) -> None:
-    shops = load(shops_file("shops: {default: {}, eu_2: {mode: shadow}, acme: {}}"))
+    shops = load(shops_file("shops: {default: {}, eu_2: {mode: shadow}, acme: {schema: acme}}"))
     assert [(name, shop.dag_suffix) for name, shop in shops.items()] == [
         ("default", ""),
         ("eu_2", "__eu_2"),
@@ -242,6 +242,10 @@ def test_a_shop_cannot_be_changed() -> None:
         ("freshness_hours: yes", "freshness_hours: should be a valid number"),
         ("instant_exchange_window_days: 0", "instant_exchange_window_days: should be greater than 0"),
         ("mirror_days: 31", "mirror_days: should be greater than 31"),
+        (
+            "instant_exchange_window_days: 119",
+            "mirror_days: should be at least 121, two days more than instant_exchange_",
+        ),
         ("retention_days: 150", "retention_days: should be at least 151, 31 days more than mirror_days (120)"),
         ("events_off: [Loop Label Changed]", "events_off: should be a list of names out of: Loop Return Created, "),
         ("events_off: Loop Label Updated", "events_off: should be a list"),
@@ -255,6 +259,9 @@ def test_a_shop_cannot_be_changed() -> None:
         ("mdoe: live", "unknown key mdoe (did you mean mode?)"),
         ("request_per_second: 3", "unknown key request_per_second (did you mean requests_per_second?)"),
         ("source_schema: loop", "unknown key source_schema"),
+        ("tables: {retruns: x}", "tables: unknown table retruns (did you mean returns?)"),
+        ("shopify: {schema: a, conector: b}", "shopify.conector: unknown key"),
+        ("shopify: {}", "shopify.schema: must be given"),
         ("colour: red", "unknown key colour (known are mode, loop_api, connector, schema, "),
         ("name: acme", "unknown key name"),
         ("7: x", "unknown key 7"),
@@ -263,6 +270,7 @@ def test_a_shop_cannot_be_changed() -> None:
 def test_a_wrong_value_is_told_with_file_shop_and_key(complaint: Complain, line: str, says: str) -> None:
     message = complaint(line)
     assert f"shops.yaml: shop default: {says}" in message
+    assert message.count("shop default: ") == 1
 
 
 @pytest.mark.parametrize("character", "\"'(){}[]\\|,\n\t\0")
@@ -283,6 +291,7 @@ def test_the_ledger_remembers_for_longer_than_the_mirror_unasked(mirror_days: in
 
 def test_all_problems_are_told_in_one_line(complaint: Complain) -> None:
     message = complaint("mode: off", "mirror_days: 3", "colour: red")
+    assert message.count("shop default: ") == 3
     assert all(key in message for key in ("mode: ", "mirror_days: ", "colour "))
 
 
@@ -301,6 +310,30 @@ def test_one_shops_problem_is_no_other_shops(shops_file: WriteFile) -> None:
         load(path)
     with pytest.raises(NeedsMending, match=r"There is no shop closed: .* has default\.$"):
         settings.shop("closed", shops_file("shops: {default: {}}"))
+
+
+def test_two_shops_do_not_send_the_same(shops_file: WriteFile, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Their events are not the same to the ledger: everybody would be texted twice."""
+    with pytest.raises(NeedsMending, match=r"shop eu: schema: shop default sends what loop holds already, .* twice"):
+        load(shops_file("shops: {default: {}, eu: {}}"))
+    for differs in ("mode: shadow", "schema: eu", "warehouse: eu", "attentive: eu", 'event_prefix: "EU "'):
+        assert list(load(shops_file(f"shops: {{default: {{}}, eu: {{{differs}}}}}"))) == ["default", "eu"]
+    monkeypatch.setattr(settings, "OWN", tmp_path)
+    (tmp_path / "eu").mkdir()
+    (tmp_path / "eu" / "returns.sql").touch()  # which reads a part of them, say
+    assert list(load(shops_file("shops: {default: {}, eu: {}}"))) == ["default", "eu"]
+
+
+def test_a_select_that_would_not_be_read(
+    shops_file: WriteFile, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(settings, "OWN", tmp_path)
+    (tmp_path / "eu").mkdir()
+    (tmp_path / "eu" / "return.sql").touch()
+    path = shops_file("shops: {default: {}, eu: {schema: eu}}")
+    assert list(settings.sound(path)) == ["default"]
+    with pytest.raises(NeedsMending, match=r"shop eu: include/sql/shops/eu/return\.sql would not be read: name it "):
+        load(path)
 
 
 def test_two_shops_syncs_do_not_fill_one_schema(shops_file: WriteFile) -> None:

@@ -4,7 +4,7 @@ Imports neither Airflow nor pandas, because that happens again and again.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
@@ -31,6 +31,9 @@ from loop_attentive.errors import NeedsMending
 SHOPS_FILE = INCLUDE / "shops.yaml"
 SOURCES = INCLUDE / "sql" / "sources"
 BESIDE = INCLUDE / "sql" / "beside"
+OWN = INCLUDE / "sql" / "shops"
+"""SELECTs of a merchant's own, in a folder named for the shop: <table>.sql replaces, <table>.extend.sql extends."""
+
 DEFAULT_SHOP = "default"
 
 FORBIDDEN_IN_TYPES = "\"'(){}[]\\|,"
@@ -210,7 +213,7 @@ class Shop(BaseModel):
     requests_per_second: Annotated[int, Field(gt=0, le=10_000)] = 150
     freshness_hours: Annotated[float, Field(gt=0, le=8_760, allow_inf_nan=False)] | None = 26
     instant_exchange_window_days: Annotated[int, Field(gt=0, le=365)] | None = None
-    mirror_days: Annotated[int, Field(gt=RULES_LOOK_BACK_DAYS, le=3_650)] = 120
+    mirror_days: Annotated[int, Field(gt=RULES_LOOK_BACK_DAYS, le=3_650, validate_default=True)] = 120
     retention_days: Annotated[int, Field(gt=0, le=36_500)] = Field(default_factory=_usual_retention)
     events_off: Annotated[frozenset[str], BeforeValidator(_event_names)] = frozenset()
     only_recipients: frozenset[str] = frozenset()
@@ -231,6 +234,27 @@ class Shop(BaseModel):
         if info.data.get("loop_api") and not re.fullmatch(r"_?[a-z0-9]+(_[a-z0-9]+)*", schema):
             raise ValueError("should be of small letters, digits and single _, as dlt has it, where loop_api is given")
         return schema
+
+    @field_validator("tables")
+    @classmethod
+    def _name_tables_of_the_connector(cls, tables: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+        folder = SOURCES / info.data.get("connector", "canonical")
+        selects = "".join(file.read_text(encoding="utf-8") for file in folder.glob("*.sql"))
+        known = sorted(set(re.findall(r"\bloop\.(\w+)", selects)))
+        for table in tables:
+            if table not in known and "connector" in info.data:  # absent: wrong itself
+                raise ValueError(_unknown(table, known).replace("key", "table", 1))
+        return tables
+
+    @field_validator("mirror_days")
+    @classmethod
+    def _outlast_the_window(cls, days: int, info: ValidationInfo) -> int:
+        window = info.data.get("instant_exchange_window_days")
+        if window and days < window + 2:
+            raise ValueError(
+                f"should be at least {window + 2}, two days more than instant_exchange_window_days ({window})"
+            )
+        return days
 
     @field_validator("retention_days")
     @classmethod
@@ -309,12 +333,52 @@ def _read(path: Path) -> tuple[dict[str, Shop], list[str]]:
             shops[name] = _shop(name, values)
         except _ProblemsError as found:
             problems += [f"shop {name}: {problem}" for problem in found.args]
-    filled: dict[tuple[str, str], str] = {}
-    for name, one in list(shops.items()):
-        if one.loop_api and (first := filled.setdefault((one.warehouse, one.source_schema), name)) != name:
-            problems.append(f"shop {name}: schema: the sync of shop {first} fills {one.source_schema}: give another")
-            del shops[name]
+    for look_for in (_unread_files, _filled_twice, _sent_twice):
+        for name, problem in list(look_for(shops)):
+            problems.append(f"shop {name}: {problem}")
+            shops.pop(name, None)
     return shops, problems
+
+
+def _unread_files(shops: Mapping[str, Shop]) -> Iterator[tuple[str, str]]:
+    """Shops that have SELECTs of their own by a name that stands for nothing, each with what to do."""
+    tables = sorted(file.stem for file in (SOURCES / "canonical").glob("*.sql"))
+    known = {f"{table}{kind}" for table in tables for kind in (".sql", ".extend.sql")}
+    for name in shops:
+        for file in sorted((OWN / name).glob("*.sql")):
+            if file.name not in known:
+                yield (
+                    name,
+                    (
+                        f"include/sql/shops/{name}/{file.name} would not be read: name it <table>.sql or <table>.extend.sql, "
+                        f"of {', '.join(tables)}"
+                    ),
+                )
+
+
+def _filled_twice(shops: Mapping[str, Shop]) -> Iterator[tuple[str, str]]:
+    """Shops whose sync fills what another's does, each with what to do."""
+    filled: dict[tuple[str, str], str] = {}
+    for name, one in shops.items():
+        if one.loop_api and (first := filled.setdefault((one.warehouse, one.source_schema), name)) != name:
+            yield name, f"schema: the sync of shop {first} fills {one.source_schema}: give another"
+
+
+def _sent_twice(shops: Mapping[str, Shop]) -> Iterator[tuple[str, str]]:
+    """Shops that would send what another sends, each with what to do: to the ledger their events are not the same."""
+    sent: dict[tuple[object, ...], str] = {}
+    for name, one in shops.items():
+        if one.mode != "live" or (OWN / name / "returns.sql").exists():
+            continue
+        source = one.warehouse, one.source_schema, frozenset(one.tables.items())
+        if (first := sent.setdefault((*source, one.attentive, one.event_prefix), name)) != name:
+            yield (
+                name,
+                (
+                    f"schema: shop {first} sends what {one.source_schema} holds already, to the same Attentive, so "
+                    "that customers would get all twice: give another schema, or mode: shadow"
+                ),
+            )
 
 
 class _ProblemsError(Exception):
@@ -330,16 +394,28 @@ def _shop(name: object, values: object) -> Shop:
     try:
         shop = Shop.model_validate({"name": name} | {key: values[key] for key in KEYS if key in values})
     except ValidationError as error:
-        problems += [_in_words(detail) for detail in error.errors(include_url=False)]
+        problems += [_in_words(detail) for detail in error.errors(include_url=False) if detail["type"] not in NO_WORDS]
     if problems:
         raise _ProblemsError(*problems)
     return shop
 
 
+NO_WORDS = frozenset({"default_factory_not_called"})
+"""What follows from something else that is wrong, and is told already."""
+
+
 def _in_words(detail: Mapping[str, Any]) -> str:
     """One of pydantic's findings as `key: what it should be`, without the value that was given."""
-    words = detail["ctx"]["error"] if detail["type"] == "value_error" else detail["msg"].removeprefix("Input ")
-    return f"{'.'.join(map(str, detail['loc']))}: {words}"
+    key = ".".join(map(str, detail["loc"]))
+    match detail["type"]:
+        case "value_error":
+            return f"{key}: {detail['ctx']['error']}"
+        case "extra_forbidden":
+            return f"{key}: unknown key"
+        case "missing":
+            return f"{key}: must be given"
+        case _:
+            return f"{key}: {detail['msg'].removeprefix('Input ')}"
 
 
 def _unknown(key: object, known: Iterable[str]) -> str:
