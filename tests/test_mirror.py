@@ -488,6 +488,23 @@ def test_a_mirror_that_was_emptied_makes_no_old_news(floor: Floor) -> None:
     }
 
 
+def test_what_the_cursors_have_passed_of_an_old_return_comes_with_it(floor: Floor) -> None:
+    """Else it would come as news with whatever touches it next."""
+    old, seen = T0 - 130 * DAY, {"synced_at": T0 - DAY}
+    floor.ret("1", created_at=old, updated_at=old, **seen)
+    floor.item("1", "10", out_of_stock=True, **seen)
+    floor.transaction("t1", "1", kind="refund", gateway="stripe", status="succeeded", **seen)
+    floor.start()
+    floor.run(T0 + HOUR)
+    floor.ret("1", state="closed", updated_at=T0 + DAY, synced_at=T0 + DAY)
+    told = floor.run(T0 + DAY + HOUR)
+    floor.item("1", "10", out_of_stock=True, synced_at=T0 + 5 * DAY)
+    floor.transaction("t1", "1", kind="refund", gateway="stripe", status="succeeded", synced_at=T0 + 5 * DAY)
+    told += floor.run(T0 + 5 * DAY + HOUR)
+    assert {event.reason for event in told} == {"baseline"}
+    assert {"Loop Exchange Out Of Stock", "Loop Refund Transaction"} <= {event.event_type for event in told}
+
+
 def test_what_an_old_return_brings_along_when_it_is_touched_is_no_news(floor: Floor) -> None:
     old = T0 - 130 * DAY
     floor.ret("1", created_at=old, updated_at=old)

@@ -359,6 +359,19 @@ def test_a_time_zone_that_is_put_right_leaves_no_newer_row_out(floors: Callable[
     assert read(floor, T0 + 6 * HOUR) == 3, "by its cursor again"
 
 
+def test_a_time_zone_and_a_schema_that_are_put_right_at_once_leave_no_newer_row_out(
+    floors: Callable[..., Floor],
+) -> None:
+    floor = floors(times="timestamp", time_zone="America/New_York")
+    floor.ret("1", created_at="2026-02-20 09:00", updated_at="2026-03-01 11:00")
+    floor.start()
+    floor.settings(time_zone="UTC", schema="other")
+    floor.conn.execute("ALTER SCHEMA loop RENAME TO other")
+    floor.conn.execute("UPDATE other.returns SET state = 'closed', updated_at = '2026-03-01 12:30'")
+    floor.look(T0 + HOUR)
+    assert floor.one("SELECT state FROM mirror_return") == ("closed",)
+
+
 def test_ten_rows_a_chunk_or_all_at_once_is_the_same(floor: Floor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(source, "CHUNK", 10)
     for number in range(35):

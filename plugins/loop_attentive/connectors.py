@@ -15,7 +15,7 @@ It is fitted to what the warehouse has (an absent column is NULL) and brought in
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from hashlib import sha256
 from itertools import product
@@ -27,12 +27,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 from sqlglot import exp
 
-from loop_attentive.catalogue import INCLUDE, EventType
+from loop_attentive.catalogue import EventType
 from loop_attentive.errors import NeedsMending
-from loop_attentive.settings import BESIDE, SOURCES, Shop
-
-OWN = INCLUDE / "sql" / "shops"
-"""SELECTs of a merchant's own, in a folder named for the shop: <table>.sql replaces, <table>.extend.sql extends."""
+from loop_attentive.settings import BESIDE, OWN, SOURCES, Shop
 
 WRITTEN_IN = "postgres"
 DIALECTS = {"postgresql": "postgres"}
@@ -206,13 +203,15 @@ class Query:
     """A SELECT in the engine's dialect. columns: what it yields, in order: the canonical ones, then extras.
 
     told: those of them that are not NULL throughout. is_whole: nothing tells which of its rows are new, so it is read
-    whole each time. only: a condition on its columns, in any dialect, with SQLAlchemy's parameters.
+    whole each time. of_two_clocks: who lands one part of its rows says nothing of when the other part lands. only: a
+    condition on its columns, in any dialect, with SQLAlchemy's parameters.
     """
 
     sql: str
     columns: tuple[str, ...]
     told: Columns
     is_whole: bool = False
+    of_two_clocks: bool = False
     only: str | None = None
     parameters: Mapping[str, str] = field(default_factory=dict)
 
@@ -254,22 +253,23 @@ class Layout:
             return [base] if base else []
         if table == "returns" and base:
             return [self._extended(base, extension)]
-        return [query for query in (base, extension) if query]
+        # These have one cursor.
+        return [replace(query, of_two_clocks=base is not None) for query in (base, extension) if query]
 
     def _connectors(self, table: str, columns: tuple[str, ...]) -> Query | None:
         fitted = self._fitted(self._file(table))
         if fitted is None:
             return None
         told = told_by(fitted)
-        # How far the one clock has been read says nothing of the other.
-        is_whole = self.is_beside(table) and not self.connector.tells_landing
+        of_two_clocks = self.is_beside(table)
+        is_whole = of_two_clocks and not self.connector.tells_landing
         yielded = columns + tuple(extra for extra in EXTRAS if extra in told)
         inner = fitted.sql(dialect=self._dialect, comments=False)
         sql = f"SELECT {', '.join(yielded)} FROM ({inner}) AS source_rows"  # noqa: S608
         if table == "transactions" and self.shop.stripe:
             only, parameters = self._linked(told)
-            return Query(sql, yielded, told, is_whole, only, parameters)
-        return Query(sql, yielded, told, is_whole)
+            return Query(sql, yielded, told, is_whole, of_two_clocks, only, parameters)
+        return Query(sql, yielded, told, is_whole, of_two_clocks)
 
     def is_beside(self, table: str) -> bool:
         """Whether the SELECT of a canonical table reads another connector's tables beside Loop's."""
@@ -409,7 +409,8 @@ class Layout:
                 "connector's has (make check names the tables)."
             )
         has_two_clocks = "synced_at" in own.told - base.told  # what the connector changes has no time of landing
-        return Query(sql, base.columns, base.told | own.told, base.is_whole or own.is_whole or has_two_clocks)
+        is_whole = base.is_whole or own.is_whole or has_two_clocks
+        return Query(sql, base.columns, base.told | own.told, is_whole, "synced_at" in own.told or base.of_two_clocks)
 
     def last_sync(self) -> str | None:
         """A SELECT of the last completed sync's time (parameter: connection), where the connector keeps a record."""

@@ -74,10 +74,11 @@ def look(
         _introduce(cur, shop, as_of, account)
         said_no = people.said_no(conn, shop)
         db.script(cur, "mirror/stage", {})
-        cursors = {table.name: _cursor(cur, origin, table) for table in canonical.TABLES if table.name not in absent}
-        if any(known.is_of_another_zone for known in cursors.values()):
+        if is_anew := _is_of_another_zone(cur, shop):
             log.info("The shop's time_zone has changed: the source is read anew.")
             db.script(cur, "mirror/forget_moves", {"shop": shop.name})
+        tables = [table for table in canonical.TABLES if table.name not in absent]
+        cursors = {table.name: _cursor(cur, origin, table, is_anew=is_anew) for table in tables}
         seen = _take_in(conn, cur, origin, cursors, as_of, said_no, whole=whole)
         db.script(cur, "mirror/purge", {"shop": shop.name, "horizon": _horizon(shop, as_of)})
         _acquaint(cur)
@@ -195,31 +196,37 @@ def _gone(cur: psycopg.Cursor[Any], origin: Source, absent: frozenset[str]) -> d
 # ── Staging ─────────────────────────────────────────────────────────────────
 
 
+def _is_of_another_zone(cur: psycopg.Cursor[Any], shop: Shop) -> bool:
+    """Whether the last look read times that have no zone by another one than the shop has now, at whichever source."""
+    query = "SELECT bool_or(time_zone <> %s) FROM source_cursor WHERE shop = %s"
+    return bool(db.scalar(cur, query, (shop.time_zone, shop.name)))
+
+
 @dataclass
 class _Known:
     """A table's cursor, and the as_of of the completed look before this one (None: none at this source).
 
-    is_of_another_zone: the shop's time_zone has changed since. Then the table is read whole, as when it tells more than
-    it did, such as the phones of Shopify: rows that were passed over may tell it too.
+    stock_is_news: that look could not tell what is restocked. A table is read whole after the shop's time_zone was
+    changed, and when it tells more than it did, such as the phones of Shopify: rows that were passed over may tell it.
     """
 
     cursor: Cursor
     previous_look: datetime | None
-    is_of_another_zone: bool = False
+    stock_is_news: bool = True
 
 
-def _cursor(cur: psycopg.Cursor[Any], origin: Source, table: Table) -> _Known:
+def _cursor(cur: psycopg.Cursor[Any], origin: Source, table: Table, *, is_anew: bool) -> _Known:
     row = cur.execute(
         "SELECT position_column, position, position_kind, newest_synced_at, has_rows, tells_shipped, looked_at, "
-        "(time_zone <> %s) IS TRUE, told_by IS NOT NULL AND NOT told @> %s::text[] "
-        "FROM source_cursor WHERE shop = %s AND source_table = %s AND source = %s",
-        (origin.shop.time_zone, origin.told(table.name), origin.shop.name, table.name, origin.identity),
+        "CASE WHEN told_by IS NOT NULL THEN told END FROM source_cursor "
+        "WHERE shop = %s AND source_table = %s AND source = %s",
+        (origin.shop.name, table.name, origin.identity),
     ).fetchone()
     if row is None:
         return _Known(Cursor(), None)
-    *cursor, looked_at, is_of_another_zone, tells_more = row
-    is_read_anew = is_of_another_zone or tells_more
-    return _Known(Cursor() if is_read_anew else Cursor(*cursor), looked_at, is_of_another_zone)
+    *cursor, looked_at, told = row
+    news = set(origin.told(table.name)).difference(told) if told is not None else set()
+    return _Known(Cursor() if is_anew or news else Cursor(*cursor), looked_at, "restocked_at" in news)
 
 
 @dataclass(frozen=True)
@@ -235,8 +242,8 @@ def _read(
 ) -> Iterator[tuple[Table, _Chunk | None]]:
     """What the source has since the cursors, which move over it: each table's chunks, then None.
 
-    A return that was touched when it was too old to be held comes back: its labels, which the cursor has passed, tell
-    whether it is shipped.
+    A return that was touched when it was too old to be held comes back with what it has, which the cursors have passed:
+    its labels tell whether it is shipped, and what came later would look new.
     """
     zone, horizon = origin.shop.zone, _horizon(origin.shop, as_of)
     old: set[str] = set()
@@ -246,7 +253,7 @@ def _read(
             since = Cursor() if whole else replace(known.cursor)
             with told_of_source(origin, f"Reading {table.name}"):
                 chunks = origin.read(table, since)
-                if table is canonical.LABELS and old and since.position:
+                if table is not canonical.RETURNS and old and since.position:
                     chunks = chain(chunks, origin.read_of(table, old))
                 for raw in chunks:
                     rows = [row for row in (table.normal(values, zone) for values in raw.rows) if row is not None]
@@ -328,11 +335,8 @@ def told_of_source(origin: Source, doing: str) -> Iterator[None]:
         yield
     except DBAPIError as error:
         told = f"{doing} from connection {name} failed ({type(error.orig).__name__})"
-        if isinstance(error.orig, psycopg.OperationalError) and db.is_refusal(error.orig):
-            raise NeedsMending(
-                f"The database of connection {name} refused the log-in, or has no such role or database: "
-                "mend the connection's host, login, password or schema (the database's name)."
-            ) from None
+        if isinstance(error.orig, psycopg.OperationalError) and (why := db.why_hopeless(error.orig)):
+            raise NeedsMending(f"The database of connection {name} {why}.") from None
         if isinstance(error, ProgrammingError):
             raise NeedsMending(
                 f"{told}: grant its login SELECT on the tables, and see that they are sound, views included."
@@ -396,6 +400,7 @@ def _apply(
         "previous_look": previous_look,
         "last_looks_end": previous_look and previous_look + CLOCK_TOLERANCE,
         "restocked_once": restocked_once,
+        "stock_is_news": restocked_once and known is not None and known.stock_is_news,
     }
     db.script(cur, f"mirror/apply_{table.name}", parameters)
     if table is canonical.EXCHANGE_ITEMS:

@@ -29,6 +29,9 @@ CHUNK = 10_000
 REREAD = timedelta(hours=2)
 """Each look reads again from this long before the cursor: rows land late and out of order."""
 
+REREAD_OF_TWO_CLOCKS = timedelta(hours=26)
+"""Where the cursor follows the later of two clocks: the other may come once a day."""
+
 MOST_BY_ID = 1_000
 """Returns of which a table's rows are asked for by their ids; of more the table is read whole."""
 
@@ -209,7 +212,7 @@ class Source:
         """A condition on rows that may be new since the cursor, and its parameters; None for all."""
         if since.column not in query.told or not since.position or not since.kind or query.is_whole:
             return None, {}
-        position = since.position - REREAD
+        position = since.position - (REREAD_OF_TWO_CLOCKS if query.of_two_clocks else REREAD)
         if since.kind == "naive":
             position = position.astimezone(self.shop.zone).replace(tzinfo=None)
         return f"{since.column} >= :position OR {since.column} IS NULL", {"position": position}

@@ -175,6 +175,72 @@ def test_a_restock_that_the_table_tells_itself_counts_beside_shopify(floor: Floo
     assert [event.event_type for event in floor.run(T0 + 31 * HOUR)] == ["Loop Out Of Stock Resolved"]
 
 
+ITEM = {"exchange_id": "9", "out_of_stock": True, "variant_id": "52"}
+
+
+def test_what_the_stock_had_settled_before_the_first_look_stays_settled(floor: Floor, warehouse: sa.Engine) -> None:
+    dlt_beside_shopify(floor, warehouse, "rest")
+    first = returns("dlt", ret("dlt", 1, T0 - 20 * DAY)) | {
+        "land.returns__exchanges": [ITEM | {"_dlt_parent_id": "r1"}]
+    }
+    land(warehouse, first | shopify("rest", T0 - 9 * DAY, 3))
+    floor.run(T0)
+    land(warehouse, shopify("rest", T0 + 5 * DAY, 0))
+    assert floor.run(T0 + 5 * DAY + HOUR) == []
+
+
+def test_what_the_stock_has_settled_stays_so_for_longer_than_the_log_of_changes(
+    floor: Floor, warehouse: sa.Engine
+) -> None:
+    dlt_beside_shopify(floor, warehouse, "rest")
+    floor.shop = floor.shop.model_copy(update={"mirror_days": 33})
+    land(warehouse, returns("dlt", ret("dlt", 1, T0 - HOUR)))
+    floor.run(T0)
+    second = returns("dlt", ret("dlt", 2, T0 + HOUR)) | {"land.returns__exchanges": [ITEM | {"_dlt_parent_id": "r2"}]}
+    land(warehouse, second | shopify("rest", T0 + HOUR, 0))
+    floor.run(T0 + 2 * HOUR)
+    land(warehouse, shopify("rest", T0 + 9 * HOUR, 3))
+    assert [event.event_type for event in floor.run(T0 + 10 * HOUR)] == ["Loop Out Of Stock Resolved"]
+    touched = ret("dlt", 2, T0 + HOUR, updated_at=T0 + 20 * DAY)
+    land(warehouse, returns("dlt", touched | {"_dlt_load_id": str((T0 + 20 * DAY).timestamp())}))
+    floor.run(T0 + 20 * DAY + HOUR)
+    land(warehouse, shopify("rest", T0 + 36 * DAY, 0))
+    assert floor.run(T0 + 36 * DAY + HOUR) == []
+    assert floor.one("SELECT count(*) FROM change WHERE source_table = 'exchange_items' AND old_status = 'open'") == (
+        0,
+    )
+
+
+def test_a_stock_that_is_looked_at_for_the_first_time_tells_nobody_that_it_is_back(
+    floor: Floor, warehouse: sa.Engine
+) -> None:
+    """It tells when it last moved, which of a variant that sells is today."""
+    floor.settings(connector="dlt", schema="land")
+    floor.engine = warehouse
+    land(warehouse, returns("dlt", ret("dlt", 1, T0 - HOUR)))
+    floor.run(T0)
+    second = returns("dlt", ret("dlt", 2, T0 + HOUR)) | {"land.returns__exchanges": [ITEM | {"_dlt_parent_id": "r2"}]}
+    land(warehouse, second)
+    assert "Loop Exchange Out Of Stock" in [event.event_type for event in floor.run(T0 + 2 * HOUR)]
+    dlt_beside_shopify(floor, warehouse, "rest")
+    land(warehouse, shopify("rest", T0 + 30 * HOUR, 3))
+    [resolved] = floor.run(T0 + 31 * HOUR)
+    assert (resolved.event_type, resolved.reason) == ("Loop Out Of Stock Resolved", "baseline")
+
+
+def test_a_contact_whose_pipeline_is_half_a_day_behind_the_returns(floor: Floor, warehouse: sa.Engine) -> None:
+    dlt_beside_shopify(floor, warehouse, "rest")
+    of_another = {"shopify.order": [{"id": 70, "name": "#9", "customer_id": 80, "_fivetran_synced": T0 - DAY}]}
+    land(warehouse, returns("dlt", ret("dlt", 1, T0 - HOUR)) | shopify("rest", T0 - DAY, 0) | of_another)
+    floor.run(T0)
+    late = ret("dlt", 2, T0 + HOUR, provider_order_id="71", customer=None)
+    land(warehouse, returns("dlt", late, ret("dlt", 3, T0 + 13 * HOUR)))
+    assert [event.reason for event in floor.run(T0 + 14 * HOUR) if event.return_id == "2"] == ["no recipient"]
+    land(warehouse, shopify("rest", T0 + 2 * HOUR, 0))  # extracted long before it has landed
+    floor.look(T0 + 15 * HOUR)
+    assert floor.judge_again(T0 + 15 * HOUR) == 1
+
+
 def test_stock_that_lands_after_the_item_is_out_of_it_is_told(floor: Floor, warehouse: sa.Engine) -> None:
     """What was never out of stock for this customer has not been settled by a stock of before."""
     dlt_beside_shopify(floor, warehouse, "rest")

@@ -276,6 +276,27 @@ def test_shipping_notices_tell_a_tracking_url_where_those_that_are_left_agree(fl
     assert found == [("1", "https://t/1"), ("2", "https://t/2"), ("3", None), ("4", "https://t/4")]
 
 
+def test_shipping_notices_do_not_say_of_which_of_several_labels_they_are(floor: Floor) -> None:
+    floor.settings(connector="dlt", schema="land")
+    load = {"_dlt_load_id": "1"}
+    common = {"state": "open", "created_at": T0, "updated_at": T0} | load
+    land(floor.engine, {
+        "land._dlt_loads": [{"load_id": "1", "status": 0, "inserted_at": T0}],
+        "land.returns": [{"id": n, "_dlt_id": f"r{n}"} | common for n in ("1", "2")],
+        "land.returns__labels": [
+            {"_dlt_parent_id": parent, "tracking_number": number, "carrier": "UPS", "status": "new"}
+            for parent, number in (("r1", "1Z1"), ("r2", "1Z2"), ("r2", "1Z3"))
+        ],
+        "land.returns__line_items": [{"_dlt_parent_id": f"r{n}", "line_item_id": n} for n in ("1", "2")],
+        "land.advanced_shipping_notices": [
+            {"return_line_item_id": n, "integration_tracking_url": f"https://t/{n}"} | load for n in ("1", "2")
+        ],
+    })  # fmt: skip
+    floor.look(T0)
+    found = floor.conn.execute("SELECT number, tracking_url FROM mirror_label ORDER BY 1").fetchall()
+    assert found == [("1Z1", "https://t/1"), ("1Z2", None), ("1Z3", None)]
+
+
 # ── What a connector tells of itself ────────────────────────────────────────
 
 

@@ -57,8 +57,11 @@ UPDATE mirror_episode AS m
 SET
     resolved_at = %(as_of)s,
     resolved_fact_at = coalesce(news.fact_at, %(as_of)s),
-    resolved_timed_by = CASE WHEN news.fact_at IS NULL THEN 'seen' ELSE 'itself' END,
-    resolved_after = %(previous_look)s,
+    -- A stock that is looked at for the first time tells when it last moved, not that it has just come back.
+    resolved_timed_by = CASE
+        WHEN news.fact_at IS NULL THEN 'seen' WHEN news.by_stock AND %(stock_is_news)s THEN 'first_sight' ELSE 'itself'
+    END,
+    resolved_after = CASE WHEN NOT (coalesce(news.by_stock, false) AND %(stock_is_news)s) THEN %(previous_look)s::timestamptz END,
     resolved_silently = e.is_silent,
     outcome = news.outcome
 FROM episode_of AS e
@@ -68,6 +71,7 @@ LEFT JOIN LATERAL (
             WHEN i.resolution LIKE '%%refund%%' THEN 'refund'
             WHEN i.resolution LIKE '%%credit%%' OR i.resolution LIKE '%%gift%%' THEN 'credit'
         END AS outcome,
+        i.resolution IS NULL AND i.restocked_at IS NOT NULL AS by_stock,
         CASE
             WHEN i.resolution IS NULL AND i.restocked_at IS NOT NULL
                 THEN max(i.restocked_at) FILTER (WHERE i.resolution IS NULL) OVER ()

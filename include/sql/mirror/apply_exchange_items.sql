@@ -23,10 +23,11 @@ SELECT DISTINCT ON (t.return_id, t.exchange_id)
     t.*,
     coalesce(t.out_of_stock, false) AND t.resolution IS NULL AND t.restocked_at IS NULL AS is_open,
     r.first_seen_at IS NOT NULL AS is_held,
+    %(previous_look)s::timestamptz IS NULL AND r.previous_look_at IS NULL AS is_of_first_look,
     r.is_deleted OR (coalesce(i.was_deleted, r.is_deleted) AND NOT coalesce(i.is_first_sight, false)) AS is_silent
 FROM staged_exchange_items AS t
 LEFT JOIN LATERAL (
-    SELECT m.first_seen_at, m.is_deleted
+    SELECT m.first_seen_at, m.is_deleted, m.previous_look_at
     FROM mirror_return AS m
     WHERE m.shop = %(shop)s AND m.return_id = t.return_id
     LIMIT 1
@@ -51,25 +52,15 @@ FROM (
     WHERE
         %(restocked_once)s
         AND t.is_open
-        AND m.restocked_at IS NOT NULL
+        AND m.settled
         AND (m.out_of_stock, m.resolution) IS NOT DISTINCT FROM (t.out_of_stock, t.resolution)
-        AND EXISTS (
-            SELECT
-            FROM change AS c
-            WHERE
-                c.shop = %(shop)s
-                AND c.return_id = t.return_id
-                AND c.source_table = 'exchange_items'
-                AND c.subject = t.exchange_id
-                AND (c.old_status, c.new_status) = ('open', 'closed')
-        )
 ) AS once
 WHERE s.return_id = once.return_id AND s.exchange_id = once.exchange_id;
 
 INSERT INTO mirror_waiting AS w (shop, source_table, return_id, subject, updated_at, waiting_since, row_data)
 SELECT
     %(shop)s, 'exchange_items', t.return_id, t.exchange_id, t.updated_at, %(as_of)s,
-    to_jsonb(t) - 'is_open' - 'is_held' - 'is_silent'
+    to_jsonb(t) - 'is_open' - 'is_held' - 'is_of_first_look' - 'is_silent'
 FROM item_read AS t
 WHERE NOT t.is_held
 ON CONFLICT (shop, source_table, return_id, subject) DO UPDATE SET
@@ -87,6 +78,8 @@ FROM (
         s.*,
         m.exchange_id IS NULL AS is_new,
         coalesce(m.is_open, false) AS was_open,
+        s.resolution IS NULL AND s.restocked_at IS NOT NULL AND NOT s.is_open
+        AND (coalesce(m.is_open OR m.settled, false) OR s.is_of_first_look) AS settled,
         s.updated_at IS NOT NULL AND s.updated_at IS DISTINCT FROM m.updated_at AS is_moved,
         CASE WHEN m.exchange_id IS NULL THEN '{}' ELSE array_remove(ARRAY[
             CASE WHEN s.out_of_stock IS DISTINCT FROM m.out_of_stock THEN 'out_of_stock' END,
@@ -118,13 +111,14 @@ FROM item_in
 WHERE NOT is_new AND fields <> '{}';
 
 INSERT INTO mirror_item AS m (
-    shop, return_id, exchange_id, out_of_stock, resolution, restocked_at, updated_at, is_open
+    shop, return_id, exchange_id, out_of_stock, resolution, restocked_at, updated_at, is_open, settled
 )
-SELECT %(shop)s, return_id, exchange_id, out_of_stock, resolution, restocked_at, updated_at, is_open
+SELECT %(shop)s, return_id, exchange_id, out_of_stock, resolution, restocked_at, updated_at, is_open, settled
 FROM item_in
 ON CONFLICT (shop, return_id, exchange_id) DO UPDATE SET
     out_of_stock = excluded.out_of_stock,
     resolution = excluded.resolution,
     restocked_at = excluded.restocked_at,
     updated_at = coalesce(excluded.updated_at, m.updated_at),
-    is_open = excluded.is_open;
+    is_open = excluded.is_open,
+    settled = excluded.settled;

@@ -1,6 +1,6 @@
 -- Labels from the child table; a return without children there has the one label of its own columns.
--- The tracking URL comes from the shipping notices, if they agree on one. What did not fit a column's type any more went
--- to <column>__v_text.
+-- The tracking URL comes from the shipping notices, if they agree on one and the return has one label: they do not say of
+-- which of several it is. What did not fit a column's type any more went to <column>__v_text.
 SELECT
     CAST(r.id AS TEXT) AS return_id, CAST(c.carrier AS TEXT) AS carrier,
     COALESCE(CAST(c.tracking_number AS TEXT), CAST(c.tracking_number__v_text AS TEXT)) AS tracking_number,
@@ -10,7 +10,10 @@ SELECT
 FROM loop.returns AS r
 INNER JOIN loop.returns__labels AS c ON c._dlt_parent_id = r._dlt_id
 LEFT JOIN loop._dlt_loads AS l ON l.load_id = r._dlt_load_id
-LEFT JOIN connector.tracking_urls AS a ON a._dlt_parent_id = r._dlt_id
+LEFT JOIN (
+    SELECT s._dlt_parent_id FROM loop.returns__labels AS s GROUP BY s._dlt_parent_id HAVING COUNT(*) = 1
+) AS o ON o._dlt_parent_id = r._dlt_id
+LEFT JOIN connector.tracking_urls AS a ON a._dlt_parent_id = o._dlt_parent_id
 UNION ALL
 SELECT
     CAST(r.id AS TEXT) AS return_id, CAST(r.carrier AS TEXT) AS carrier,

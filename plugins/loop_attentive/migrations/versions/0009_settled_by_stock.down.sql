@@ -1,0 +1,1 @@
+ALTER TABLE loop_attentive.mirror_item DROP COLUMN settled;
