@@ -8,7 +8,8 @@ Actions*, and does with exactly those what is answered:
 - `send` what is `held`, `unknown` or was `rejected` before something was mended. What was held is late when it would
   have been anyway; the others count from now.
 - `release` what was `suppressed` or is `expired`: it is judged anew, and goes out stamped with the moment of sending.
-- `discard` what is `held`, `unknown`, `rejected` or still `pending`: it is never sent.
+- `discard` what is `held`, `unknown`, `rejected`, still `pending`, or `suppressed` and might be let out later: it is
+  never sent.
 - `delivered`: an `unknown` one of which you know that it arrived.
 
 What was asked about and has changed since is left alone, and so is what is `expired` when the answer is *Discard

@@ -201,15 +201,30 @@ def test_what_shows_only_a_contact_that_a_later_one_shows_to_be_theirs(floor: Fl
     assert found_anywhere(floor.conn, *CANARIES) == []
 
 
-def test_a_label_that_waits_for_a_deleted_return_of_theirs(floor: Floor) -> None:
+PAGES = {"tracking_url": "https://canary.example/1", "label_url": "https://canary.example/label/1"}
+
+
+@pytest.mark.parametrize("gone", [{"is_deleted": True}, {"customer_phone": None, "customer_email": None}])
+def test_pages_of_a_return_that_only_its_events_tell_to_be_theirs(floor: Floor, gone: dict[str, Any]) -> None:
     floor.start(T0)
-    ret(floor, "1")
+    ret(floor, "1", order_name="#1", status_page_url=None)
+    floor.label("1", "1Z", status="new", created_at=NOW - HOUR, **PAGES)
+    floor.run(NOW, CREATED)
+    floor.ret("1", updated_at=NOW + HOUR, **gone)
+    floor.look(NOW + HOUR)
+    assert ("mirror_label", "label_url") in found_anywhere(floor.conn, *CANARIES)
+    removed = forgets(floor, PHONE)["default"]
+    assert (removed.returns, removed.events) == (1, 1)
+    assert found_anywhere(floor.conn, *CANARIES) == []
+
+
+def test_a_label_that_waits_for_a_return_which_was_deleted_before_it_was_seen(floor: Floor) -> None:
+    """Nobody knows whose it was; so nothing of theirs may be held."""
+    floor.start(T0)
+    ret(floor, "1", is_deleted=True)
+    floor.label("1", "1Z", status="new", created_at=NOW - HOUR, **PAGES)
     floor.look(NOW)
-    floor.conn.execute(
-        "INSERT INTO mirror_waiting VALUES ('default', 'labels', '1', '1Z', NULL, now(), %s)",
-        (json.dumps({"number": "1Z", "label_url": "https://canary.example", "tracking_url": "https://canary"}),),
-    )
-    forgets(floor, PHONE)
+    assert floor.conn.execute("SELECT count(*) FROM mirror_waiting").fetchone() == (1,)
     assert found_anywhere(floor.conn, *CANARIES) == []
 
 
@@ -514,6 +529,13 @@ def test_lines() -> None:
     read = forget.read(lines, Shop(name="default"))
     assert read.contacts == {PHONE, "Ann@example.com"}
     assert read.unusable == [5, 6, 7]
+
+
+@pytest.mark.parametrize("between", [", ", "\t", ";", " ", " ("])
+def test_a_line_of_two_contacts_is_not_taken_for_one_of_them(between: str) -> None:
+    lines = [f"ann@example.com{between}415-555-2671", f"415-555-2671{between}415-555-2672", f"Ann{between}415-555-2671"]
+    read = forget.read(lines, Shop(name="default"))
+    assert read == forget.Read(set(), [1, 2, 3])
 
 
 def test_a_number_belongs_to_the_country_of_the_shop() -> None:

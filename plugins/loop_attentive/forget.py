@@ -7,6 +7,7 @@ contacts.txt: one phone or e-mail address a line. None of them is ever shown, lo
 
 import argparse
 import asyncio
+import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -32,6 +33,9 @@ ATTEMPTS = 5
 
 LONGEST_PAUSE = 30.0
 
+WRITTEN_LIKE_A_PHONE = re.compile(r"[+\d\s().\-/]+")
+"""A line that holds more than a phone holds more than one contact, perhaps: no part of it is taken for the whole."""
+
 
 @dataclass
 class Read:
@@ -50,12 +54,17 @@ def read(lines: Sequence[str], shop: Shop) -> Read:
     result = Read()
     for number, line in enumerate(lines, start=1):
         text = line.strip()
-        contact = contacts.email(text) or contacts.phone(text, shop.phone_region)
-        if contact:
+        if contact := _contact(text, shop):
             result.contacts.add(contact)
         elif text:
             result.unusable.append(number)
     return result
+
+
+def _contact(text: str, shop: Shop) -> str | None:
+    if "@" in text:
+        return contacts.email(text)
+    return contacts.phone(text, shop.phone_region) if WRITTEN_LIKE_A_PHONE.fullmatch(text) else None
 
 
 def forget(
@@ -173,7 +182,7 @@ def run(shop: str | None, delete_at_attentive: bool) -> int:
         if delete_at_attentive:
             _require_transports(chosen, shops, transports)
         deletion = Deletion(transports) if delete_at_attentive else None
-        lines = sys.stdin.buffer.read().decode("utf-8", "replace").split("\n")
+        lines = sys.stdin.buffer.read().decode("utf-8-sig", "replace").split("\n")
         found = {name: read(lines, shops[name]) for name in chosen}
         given = {name: one.contacts for name, one in found.items() if one.contacts}
         removed = forget(conn, shops, given, who=commands.user(), why="make forget", deletion=deletion)

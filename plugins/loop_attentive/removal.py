@@ -92,6 +92,7 @@ def remove(
         work.digest = _find_shared(conn, work)
     until = time.monotonic() + patience
     for work in works:
+        _clean_by_events(conn, work)
         _stop_events(conn, work, until)
     for work in works:
         _clean_mirror(conn, work, before_removal)
@@ -120,6 +121,17 @@ def _find_shared(conn: psycopg.Connection[Any], work: Work) -> str:
 
 def _their_returns(conn: psycopg.Connection[Any], shop: Shop, who: SaidNo) -> list[str]:
     return people.owned(conn, who, db.sql("people/with_contact"), {"shop": shop.name}) if who else []
+
+
+def _clean_by_events(conn: psycopg.Connection[Any], work: Work) -> None:
+    """Cleans what only their events tell to be theirs, before these forget it."""
+    query, parameters = db.sql("people/returns_by_event"), {"shop": work.shop.name}
+    with conn.transaction():
+        if not conn.execute(query, parameters).fetchone():
+            return
+        mirror.wait_for_turn(conn, work.shop)
+        theirs = [return_id for (return_id,) in conn.execute(query, parameters)]
+        _redact(conn, work, theirs)
 
 
 def _stop_events(conn: psycopg.Connection[Any], work: Work, until: float) -> None:
@@ -158,12 +170,17 @@ def _stop(conn: psycopg.Connection[Any], work: Work, event_ids: list[uuid.UUID])
 
 def _clean_mirror(conn: psycopg.Connection[Any], work: Work, before_removal: BeforeRemoval | None) -> None:
     shop = work.shop
-    with conn.transaction(), psycopg.ClientCursor(conn) as cur:
+    with conn.transaction():
         mirror.wait_for_turn(conn, shop)
         who = people.said_no(conn, shop)
         return_ids = _their_returns(conn, shop, who)
         if before_removal:
             before_removal(shop, who)
         work.removed.shared += people.opt_out(conn, shop.name, who.found, given=False)
-        db.script(cur, "people/redact_mirror", {"shop": shop.name, "return_ids": return_ids})
+        _redact(conn, work, return_ids)
+
+
+def _redact(conn: psycopg.Connection[Any], work: Work, return_ids: Sequence[str]) -> None:
+    with psycopg.ClientCursor(conn) as cur:
+        db.script(cur, "people/redact_mirror", {"shop": work.shop.name, "return_ids": list(return_ids)})
     work.removed.returns += len(return_ids)

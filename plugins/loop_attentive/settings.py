@@ -347,13 +347,8 @@ def _unread_files(shops: Mapping[str, Shop]) -> Iterator[tuple[str, str]]:
     for name in shops:
         for file in sorted((OWN / name).glob("*.sql")):
             if file.name not in known:
-                yield (
-                    name,
-                    (
-                        f"include/sql/shops/{name}/{file.name} would not be read: name it <table>.sql or <table>.extend.sql, "
-                        f"of {', '.join(tables)}"
-                    ),
-                )
+                named = f"<table>.sql or <table>.extend.sql, of {', '.join(tables)}"
+                yield name, f"include/sql/shops/{name}/{file.name} would not be read: name it {named}"
 
 
 def _filled_twice(shops: Mapping[str, Shop]) -> Iterator[tuple[str, str]]:

@@ -23,8 +23,8 @@ LEFT JOIN staged_labels AS s
 CREATE TEMP TABLE label_read ON COMMIT DROP AS
 SELECT DISTINCT ON (t.return_id, t.number)
     t.return_id, t.number, t.carrier,
-    CASE WHEN NOT coalesce(r.opted_out, false) THEN t.tracking_url END AS tracking_url,
-    CASE WHEN NOT coalesce(r.opted_out, false) THEN t.label_url END AS label_url,
+    CASE WHEN r.shows_pages IS NOT FALSE THEN t.tracking_url END AS tracking_url,
+    CASE WHEN r.shows_pages IS NOT FALSE THEN t.label_url END AS label_url,
     t.tracking_status, t.shipped, t.created_at, t.updated_at, t.synced_at,
     t.shipped = 'yes' OR coalesce(t.ever_shipped, false) AS ever_shipped,
     r.first_seen_at IS NOT NULL AS is_held,
@@ -33,7 +33,10 @@ SELECT DISTINCT ON (t.return_id, t.number)
     coalesce(i.is_first_sight AND r.created_at < %(horizon)s, false) AS is_passed_over
 FROM staged_labels AS t
 LEFT JOIN LATERAL (
-    SELECT m.first_seen_at, m.is_deleted, m.created_at, m.opted_out
+    SELECT
+        m.first_seen_at, m.is_deleted, m.created_at,
+        -- of what was deleted when it was first seen nobody is known, who might say no one day
+        NOT m.opted_out AND (m.first_seen_at IS NOT NULL OR NOT m.is_deleted) AS shows_pages
     FROM mirror_return AS m
     WHERE m.shop = %(shop)s AND m.return_id = t.return_id
     LIMIT 1
