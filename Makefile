@@ -49,7 +49,8 @@ migrate: .venv/installed ## bring mirror and ledger up to date; TO=revision or T
 	@$(VENV) -m sandbox migrate $(TO)
 
 forget: .venv/installed ## the people whose phones or e-mails come in by standard input; SHOP=name, DELETE_AT_ATTENTIVE=yes
-	@$(VENV) -m sandbox forget $(if $(SHOP),--shop "$(SHOP)") $(if $(filter yes,$(DELETE_AT_ATTENTIVE)),--delete-at-attentive)
+	@$(VENV) -m sandbox forget $(if $(SHOP),--shop "$(SHOP)") $(if $(DELETE_AT_ATTENTIVE),\
+		$(if $(filter yes,$(DELETE_AT_ATTENTIVE)),--delete-at-attentive,$(error DELETE_AT_ATTENTIVE is yes, or left out)))
 
 restored: .venv/installed ## after the ledger came back from a backup, before its DAGs run again (docs/restore.md); SHOP=name
 	@$(VENV) -m sandbox restored $(if $(SHOP),--shop "$(SHOP)")

@@ -105,10 +105,17 @@ def on_ledger(module: str, options: list[str]) -> int:
     if _is_own_ledger():
         return run(command_line, {"AIRFLOW_HOME": str(HOME / "airflow")} | os.environ)
     with postgres(HOME / "pg") as server, standin() as attentive:
+        ours = settings(server, attentive)
+        _tell_of_a_mixture(ours)
+        if module != "check_operators" and (own := sorted(_connections(ours) & os.environ.keys())):
+            raise NeedsMending(
+                f"{' and '.join(own)} is set and {OWN_LEDGER} is not: set it too, so that what is done there is known "
+                "to your ledger, or neither."
+            )
         prepare(server)
         migrate(make_conninfo(server, dbname=LEDGER))
         _fill(server)
-        return run(command_line, settings(server, attentive) | os.environ)
+        return run(command_line, ours | os.environ)
 
 
 def _is_own_ledger() -> bool:
@@ -164,10 +171,13 @@ def _fill(server: str) -> None:
 
 def _tell_of_a_mixture(ours: Mapping[str, str]) -> None:
     """One's own ledger must not be filled from a made-up warehouse, nor its events go to the stand-in, unnoticed."""
-    connections = {name for name in ours if name.startswith("AIRFLOW_CONN_")}
-    if connections & os.environ.keys():
-        for name in sorted(connections - os.environ.keys()):
+    if _connections(ours) & os.environ.keys():
+        for name in sorted(_connections(ours) - os.environ.keys()):
             print(f"{name} is not set: the sandbox stands in for it.", file=sys.stderr)
+
+
+def _connections(ours: Mapping[str, str]) -> set[str]:
+    return {name for name in ours if name.startswith("AIRFLOW_CONN_")}
 
 
 def run(command_line: list[str], environment: Mapping[str, str]) -> int:

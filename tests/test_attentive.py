@@ -113,7 +113,7 @@ def test_connections_that_cannot_be_used(parts: dict[str, Any], told: str) -> No
 
 def test_extra_gives_headers_but_not_ours() -> None:
     ours = {"authorization": "Basic x", "Expect": "100-continue", "Transfer-Encoding": "chunked"}
-    extra = {"X-Team": "returns", "trust_env": True, "verify": True, "timeout": 3} | ours
+    extra = {"X-Team": "returns", "trust_env": "true", "verify": True, "timeout": 3} | ours
     to = endpoint(connection(host="https://example.com", extra=json.dumps(extra)))
     assert to.way.headers == {"X-Team": "returns"}
     assert to.way.trust_env

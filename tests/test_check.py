@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from importlib.util import find_spec
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 import sqlalchemy as sa
+from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from loop_attentive import check, settings
@@ -241,9 +242,25 @@ def connections(ledger: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., N
     return give
 
 
+@pytest.fixture
+def strangers(floor: Floor) -> Iterator[None]:
+    """Roles that may not log in, or not to this database."""
+    database = sql.Identifier(floor.conn.info.dbname)
+    floor.conn.execute("CREATE ROLE sleeper; CREATE ROLE stranger LOGIN")
+    floor.conn.execute(sql.SQL("REVOKE CONNECT ON DATABASE {} FROM PUBLIC").format(database))
+    yield
+    floor.conn.execute("DROP ROLE sleeper; DROP ROLE stranger")
+
+
 UNREACHABLE = [
     ({"login": "nobody"}, "refused the log-in, or has no such role or database"),
     ({"schema": "no_such_database"}, "refused the log-in, or has no such role or database"),
+    ({"login": "sleeper"}, "refused the log-in, or has no such role or database"),
+    ({"login": "stranger"}, "refused the log-in, or has no such role or database"),
+    (
+        {"extra": {"sslmode": "sometimes"}},
+        "cannot be asked as the connection says: mend its port, or what its extra says",
+    ),
     ({"host": "127.0.0.1", "port": 1}, "is the warehouse up, and the connection's host right?"),
     ({"host": "no-such-host.invalid"}, "is the warehouse up, and the connection's host right?"),
     ({"conn_type": "http"}, "which no installed provider reads with SQL"),
@@ -252,7 +269,7 @@ UNREACHABLE = [
 
 @pytest.mark.parametrize(("warehouse", "says"), UNREACHABLE)
 def test_a_warehouse_that_cannot_be_reached(
-    floor: Floor, connections: Callable[..., None], warehouse: dict[str, Any], says: str
+    floor: Floor, connections: Callable[..., None], strangers: None, warehouse: dict[str, Any], says: str
 ) -> None:
     connections(**warehouse | {"password": "secret-of-warehouse"})
     found = check_shop(floor.conn, floor.shop)

@@ -1,11 +1,13 @@
 """The sessions of the ledger's database: ours whatever the server, the database or the role has set for others."""
 
 import asyncio
+import json
 from typing import Any
 
 import psycopg
 import pytest
 import sqlalchemy as sa
+from airflow.sdk import Connection
 from psycopg import sql
 from psycopg.adapt import PyFormat
 from psycopg.conninfo import conninfo_to_dict
@@ -141,3 +143,33 @@ def test_many_copies_by_one_cursor_cost_no_more_than_the_first_each(ledger: str)
         # and what the cursor itself writes is written as before
         documents = [Jsonb({"a": 1}), Jsonb({"how": "as text"})]
         assert cur.execute("SELECT count(*), %s FROM staged WHERE told = %s", documents).fetchall() == [(20, {"a": 1})]
+
+
+def test_all_that_libpq_knows_can_be_told_in_the_extra() -> None:
+    """A demand on security that is dropped without a word is none."""
+    demands = {
+        "sslmode": "verify-full",
+        "sslcrl": "/crl",
+        "channel_binding": "require",
+        "target_session_attrs": "read-write",
+    }
+    connection = Connection(conn_id="x", conn_type="postgres", host="h", extra=json.dumps(demands | {"iam": False}))
+    assert conninfo_to_dict(db.conninfo(connection)) == {"host": "h"} | demands
+
+
+@pytest.mark.parametrize(
+    ("libpq_says", "why"),
+    [
+        ('root certificate file "/ca.pem" does not exist', "cannot be asked as the connection says"),
+        ("server does not support SSL, but SSL was required", "cannot be asked as the connection says"),
+        ('FATAL:  role "loop" is not permitted to log in', "refused the log-in"),
+        ('FATAL:  permission denied for database "shop"', "refused the log-in"),
+        ('FATAL:  pg_hba.conf rejects connection for host "10.0.0.1", user "a", database "b"', "refused the log-in"),
+        ("FATAL:  the database system is starting up", None),
+        ("connection to server failed: Connection refused", None),
+    ],
+)  # fmt: skip
+def test_what_no_retry_can_help(libpq_says: str, why: str | None) -> None:
+    """The words are those of libpq 18 and PostgreSQL 18."""
+    told = db.why_hopeless(psycopg.OperationalError(libpq_says))
+    assert told is None if why is None else str(told).startswith(why)

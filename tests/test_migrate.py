@@ -25,7 +25,7 @@ SELECT 'type', typname FROM pg_type WHERE typnamespace = to_regnamespace('loop_a
 """
 
 
-NEEDED = revision.needed()
+NEEDED = revision.known()[-1]
 
 
 def found(conninfo: str) -> str | None:
@@ -87,6 +87,24 @@ def test_a_role_that_owns_only_its_schema(database: str) -> None:
             connection.execute("DROP ROLE pipeline")
 
 
+def test_a_role_that_may_not_make_the_schema_is_told_so_in_a_line(database: str) -> None:
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("CREATE ROLE pipeline LOGIN")
+        parts = conninfo_to_dict(database)
+        socket = quote(str(parts["host"]), safe="")
+        own = {"AIRFLOW_CONN_LOOP_ATTENTIVE_DB": f"postgres://pipeline@{socket}/{parts['dbname']}"}
+        try:
+            done = subprocess.run(
+                [sys.executable, "-m", "loop_attentive.migrate"],
+                env={**os.environ, "PYTHONPATH": "plugins", **own}, capture_output=True, text=True,
+            )  # fmt: skip
+        finally:
+            connection.execute("DROP ROLE pipeline")
+    assert done.returncode == 1
+    assert "may not do what it has to (permission denied for database" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_tasks_and_alembic_need_the_same_revision() -> None:
     assert ScriptDirectory(str(SCRIPTS)).get_current_head() == NEEDED
 
@@ -104,7 +122,9 @@ def test_check_tells_what_to_do(database: str) -> None:
 def test_a_database_of_another_version_of_the_code(ledger: str) -> None:
     with psycopg.connect(ledger) as connection:
         connection.execute("UPDATE loop_attentive.alembic_version SET version_num = '9999'")
-    with pytest.raises(NeedsMending, match=f"it has revision 9999, this code needs {NEEDED}"):
+    with pytest.raises(
+        NeedsMending, match="at revision 9999, which this code does not know: it was migrated by a newer"
+    ):
         check(ledger)
     with pytest.raises(NeedsMending, match="at revision 9999, which this code does not know"):
         migrate(ledger)

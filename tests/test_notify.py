@@ -96,8 +96,9 @@ def test_what_could_not_be_told_is_told_by_the_next_run(
     assert notify.tell(floor.conn, floor.shop, hook.post) == 1
 
 
-def test_a_webhook_that_is_away_is_named_by_nothing_but_its_failure(floor: Floor, run: runs.Run) -> None:
-    gone = notify.webhook(connection(host="http://127.0.0.1:9/secret"))
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9/secret", "https://hooks..example.com/secret"])
+def test_a_webhook_that_is_away_is_named_by_nothing_but_its_failure(floor: Floor, run: runs.Run, url: str) -> None:
+    gone = notify.webhook(connection(host=url))
     with pytest.raises(notify.NotTold, match=r"^it could not be reached \(\w+\)$"):
         notify.tell(floor.conn, floor.shop, gone.post)
 

@@ -375,12 +375,12 @@ async def read(response: aiohttp.ClientResponse) -> bytes:
 
 
 def answer(status: int, headers: Any, body: bytes, private: "Words") -> Answer:
-    outcome = outcome_of(status)
+    outcome, wait = outcome_of(status), headers.get("Retry-After")
     return Answer(
         outcome,
         status,
         None if outcome == "accepted" else f"HTTP {status} {private.remove_from(error_text(body))}".strip(),
-        retry_after(headers.get("Retry-After"), http_date(headers.get("Date")) or datetime.now(UTC)),
+        retry_after(wait, http_date(headers.get("Date")) or datetime.now(UTC)) if wait else None,
         positive(headers.get("x-ratelimit-limit")),
     )
 

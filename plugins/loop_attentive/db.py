@@ -57,10 +57,8 @@ SESSION = {
     "options": " ".join(f"-c {name}={value}" for name, value in SETTINGS.items()),
 }
 
-LIBPQ_OPTIONS = frozenset(
-    {"sslmode", "sslrootcert", "sslcert", "sslkey", "connect_timeout", "keepalives", "keepalives_idle", "host", "port"}
-)
-"""What an Airflow connection's extra may tell libpq."""
+FIELDS = frozenset({"user", "password", "dbname"})
+"""What an Airflow connection has fields for: its extra tells libpq all else."""
 
 
 @cache
@@ -139,8 +137,9 @@ def conninfo(connection: Any) -> str:
 
 
 def libpq_options(connection: Any) -> dict[str, Any]:
-    """What a PostgreSQL connection's extra tells libpq."""
-    return {key: value for key, value in connection.extra_dejson.items() if key in LIBPQ_OPTIONS}
+    """What a PostgreSQL connection's extra tells libpq, of all that libpq knows."""
+    known = {option.keyword.decode() for option in psycopg.pq.Conninfo.get_defaults()} - FIELDS
+    return {key: value for key, value in connection.extra_dejson.items() if key in known}
 
 
 def connect(conninfo: str, *, autocommit: bool = False) -> psycopg.Connection[Any]:
@@ -198,13 +197,20 @@ class LedgerFailed(Exception):
         super().__init__(f"The database of connection {CONNECTION_ID} refused a statement ({told}).")
 
 
-def unreachable(error: psycopg.OperationalError) -> Exception:
-    """What to raise for a failed connection: a person's matter if the server refused us, else one for a retry."""
-    if is_refusal(error):
+def refused(error: psycopg.Error) -> Exception:
+    """What to raise for a statement that failed: a person's matter, or one for a retry. Shows no row."""
+    if isinstance(error, psycopg.errors.InsufficientPrivilege):
         return NeedsMending(
-            f"The database of connection {CONNECTION_ID} refused the log-in, or has no such role or database: "
-            "mend the connection's host, login, password or schema (the database's name)."
+            f"The login of connection {CONNECTION_ID} may not do what it has to ({error.diag.message_primary}): "
+            "let it own the schema loop_attentive, and grant it TEMPORARY on the database."
         )
+    return LedgerFailed(error)
+
+
+def unreachable(error: psycopg.OperationalError) -> Exception:
+    """What to raise for a failed connection: a person's matter if it can never work so, else one for a retry."""
+    if why := why_hopeless(error):
+        return NeedsMending(f"The database of connection {CONNECTION_ID} {why}.")
     if "unsupported startup parameter" in str(error):
         return NeedsMending(
             f"Between us and the database of connection {CONNECTION_ID} is a pooler such as PgBouncer, which does not "
@@ -213,10 +219,29 @@ def unreachable(error: psycopg.OperationalError) -> Exception:
     return DatabaseAway(f"The database of connection {CONNECTION_ID} cannot be reached: is it up, and its host right?")
 
 
-def is_refusal(error: psycopg.OperationalError) -> bool:
-    """Whether the server answered and did not let us in.
+UNUSABLE = (
+    "root certificate",
+    "server does not support SSL",
+    "certificate file",
+    "private key file",
+    'value: "',
+    "invalid port",
+)
+REFUSED = (
+    "authentication failed", "does not exist", "no password supplied", "no pg_hba.conf entry",
+    "pg_hba.conf rejects connection", "is not permitted to log in", "permission denied for database",
+)  # fmt: skip
+"""libpq gives no SQLSTATE for a failed log-in, so its (unlocalised) words decide."""
 
-    libpq gives no SQLSTATE for a failed log-in, so its (unlocalised) words decide.
-    """
-    refused = ("authentication failed", "does not exist", "no password supplied", "no pg_hba.conf entry")
-    return any(words in str(error) for words in refused)
+
+def why_hopeless(error: psycopg.OperationalError) -> str | None:
+    """What is wrong with a connection that will fail each time, and what to do; None where a retry may help."""
+    told = str(error)
+    if any(words in told for words in UNUSABLE):
+        return "cannot be asked as the connection says: mend its port, or what its extra says of SSL (sslmode ...)"
+    if any(words in told for words in REFUSED):
+        return (
+            "refused the log-in, or has no such role or database: mend the connection's host, login, password or "
+            "schema (the database's name)"
+        )
+    return None

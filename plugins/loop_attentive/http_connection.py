@@ -37,7 +37,11 @@ def url(connection: Any, *, such_as: str, carries: str, query: bool = False) -> 
         hostname = None
     if not hostname or parts.scheme not in ("http", "https") or parts.username or (parts.query and not query):
         raise NeedsMending(f"The host of connection {name} is no URL that can be used: give one such as {such_as}.")
-    if parts.scheme == "http" and not _is_loopback(hostname) and connection.extra_dejson.get("plain_http") is not True:
+    if (
+        parts.scheme == "http"
+        and not _is_loopback(hostname)
+        and not _is_true(connection.extra_dejson.get("plain_http"))
+    ):
         raise NeedsMending(f"Connection {name} would send {carries} over plain http: give an https URL.")
     netloc = f"[{hostname}]" if ":" in hostname else hostname
     return parts._replace(netloc=f"{netloc}:{port}" if port else netloc)
@@ -59,9 +63,14 @@ def way(connection: Any) -> Way:
     return Way(
         headers=_own_headers(extra),
         ssl_context=_ssl_context(name, extra.get("verify", extra.get("verify_ssl", True))),
-        trust_env=extra.get("trust_env") is True,
+        trust_env=_is_true(extra.get("trust_env")),
         proxy=_proxy(name, extra.get("proxy")),
     )
+
+
+def _is_true(value: Any) -> bool:
+    """In a connection that is given as a URI every value is text."""
+    return value is True or value == "true"
 
 
 def _default_scheme(host: str) -> str:

@@ -10,14 +10,16 @@ import logging
 import sys
 from pathlib import Path
 
+import psycopg
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import NullPool, create_engine, text
+from sqlalchemy.exc import DBAPIError
 
 from loop_attentive import revision
-from loop_attentive.db import CONNECTION_ID, DatabaseAway, connect
+from loop_attentive.db import CONNECTION_ID, DatabaseAway, connect, refused
 from loop_attentive.db import conninfo as conninfo_of
 from loop_attentive.errors import NeedsMending
 
@@ -102,6 +104,10 @@ def main() -> None:
         )
     except (NeedsMending, DatabaseAway) as error:
         sys.exit(str(error))
+    except DBAPIError as error:
+        if not isinstance(error.orig, psycopg.Error):
+            raise
+        sys.exit(str(refused(error.orig)))
     print(f"The database of connection {CONNECTION_ID} is at {after or 'base'} (before: {before or 'base'}).")
 
 

@@ -105,7 +105,7 @@ class Webhook:
         """Posts {"text": message}; raises NotTold."""
         try:
             status = asyncio.run(self._post(message))
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        except (aiohttp.ClientError, OSError, ValueError) as error:  # the last for a host that cannot be one
             raise NotTold(f"it could not be reached ({type(error).__name__})") from None
         if not 200 <= status < 300:
             raise NotTold(f"it answered HTTP {status}")

@@ -66,13 +66,11 @@ def told_once() -> Iterator[None]:
         yield
     except NeedsMending as error:
         raise AirflowFailException(str(error)) from None
-    except psycopg.errors.InsufficientPrivilege as error:
-        raise AirflowFailException(
-            f"The login of connection {db.CONNECTION_ID} may not do what it has to ({error.diag.message_primary}): "
-            "let it own the schema loop_attentive, and grant it TEMPORARY on the database."
-        ) from None
     except psycopg.Error as error:
-        raise db.LedgerFailed(error).with_traceback(error.__traceback__) from None
+        told = db.refused(error)
+        if isinstance(told, NeedsMending):
+            raise AirflowFailException(str(told)) from None
+        raise told.with_traceback(error.__traceback__) from None
 
 
 def connection(conn_id: str) -> Any:

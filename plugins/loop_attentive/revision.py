@@ -11,9 +11,9 @@ from loop_attentive.errors import NeedsMending
 VERSIONS = Path(__file__).parent / "migrations" / "versions"
 
 
-def needed() -> str:
-    """The newest revision among the migrations."""
-    return max(path.stem.partition("_")[0] for path in VERSIONS.glob("[0-9]*.py"))
+def known() -> list[str]:
+    """The revisions of the migrations, the oldest first."""
+    return sorted(path.stem.partition("_")[0] for path in VERSIONS.glob("[0-9]*.py"))
 
 
 def found(conn: psycopg.Connection[Any]) -> str | None:
@@ -26,9 +26,16 @@ def found(conn: psycopg.Connection[Any]) -> str | None:
 
 def check(conn: psycopg.Connection[Any]) -> None:
     """Raises NeedsMending unless the database is at the revision that this code needs."""
-    if (revision := found(conn)) != needed():
-        has = f"revision {revision}" if revision else "nothing"
+    revision, revisions = found(conn), known()
+    if revision == revisions[-1]:
+        return
+    if revision and revision not in revisions:
         raise NeedsMending(
-            f"The database of connection {CONNECTION_ID} is not migrated: it has {has}, this code needs {needed()}; "
-            "run `make migrate`."
+            f"The database of connection {CONNECTION_ID} is at revision {revision}, which this code does not know: it "
+            "was migrated by a newer version of this project. Deploy that one here too."
         )
+    has = f"revision {revision}" if revision else "nothing"
+    raise NeedsMending(
+        f"The database of connection {CONNECTION_ID} is not migrated: it has {has}, this code needs {revisions[-1]}; "
+        "run `make migrate`."
+    )

@@ -1,5 +1,6 @@
 """What the Makefile runs, in a place where nothing has run before."""
 
+import json
 import os
 import subprocess
 import sys
@@ -49,6 +50,29 @@ def test_forget_says_when_the_sandbox_stands_in_for_ones_own_ledger(tmp_path: Pa
     assert done.returncode == 0, done.stderr
     assert "1 contacts given" in done.stdout
     assert done.stderr.startswith("AIRFLOW_CONN_LOOP_ATTENTIVE_DB is not set: the sandbox's ledger")
+
+
+def test_forget_keeps_ones_own_attentive_and_the_sandboxs_ledger_apart(tmp_path: Path) -> None:
+    """Attentive would delete somebody who is not on one's own list, and whom the next event brings back."""
+    own = json.dumps({"conn_type": "http", "host": "http://127.0.0.1:1", "password": "key"})
+    done = sandbox("forget", given="+14155552671", SANDBOX_HOME=str(tmp_path), AIRFLOW_CONN_ATTENTIVE=own)
+    assert done.returncode == 1
+    assert "AIRFLOW_CONN_ATTENTIVE is set and AIRFLOW_CONN_LOOP_ATTENTIVE_DB is not" in done.stderr
+    assert "given" not in done.stdout
+
+
+@pytest.mark.parametrize(("says", "asks"), [("yes", True), ("", False)])
+def test_make_forget_asks_attentive_where_it_is_told_so(says: str, asks: bool) -> None:
+    done = subprocess.run(
+        ["make", "forget", f"DELETE_AT_ATTENTIVE={says}", "--dry-run"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert ("--delete-at-attentive" in done.stdout) == asks
+
+
+def test_make_forget_does_not_guess(tmp_path: Path) -> None:
+    done = subprocess.run(["make", "forget", "DELETE_AT_ATTENTIVE=true", "--dry-run"], cwd=ROOT, capture_output=True)
+    assert done.returncode != 0
+    assert b"DELETE_AT_ATTENTIVE is yes, or left out" in done.stderr
 
 
 @pytest.mark.parametrize("command", ["migrate", "forget"])
