@@ -5,6 +5,7 @@ import json
 import logging
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -21,7 +22,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from loop_attentive import attentive
+from loop_attentive import attentive, punctual
 from loop_attentive.attentive import Answer, AttentiveHook, AttentiveTransport, Endpoint, Words, account, endpoint
 from loop_attentive.errors import NeedsMending
 from loop_attentive.http_connection import Way
@@ -583,7 +584,14 @@ def test_a_server_that_always_hangs_up_first_was_sent_nothing() -> None:
         (b"HTTP/1.1 200 OK\r\n" + b"X: x\r\n" * 200 + b"Content-Length: 0\r\n\r\n", "accepted"),
         (b"HTTP/1.1 200 OK\r\nSet-Cookie: =;;=\xff;\r\nSet-Cookie: a\r\nContent-Length: 0\r\n\r\n", "accepted"),
         (b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc", "accepted"),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "unknown"),
+        # Its head has told, whatever aiohttp thinks of the rest.
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "accepted"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n{}", "accepted"),
+        (b"HTTP/1.1 204 No Content\r\n\r\n{}", "accepted"),
+        (b"HTTP/1.1 304 Not Modified\r\n\r\n{}", "refused"),
+        (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 422 No\r\nContent-Length: 0\r\n\r\n{}", "rejected"),
+        (b"HTTP/1.1 2000 OK\r\nContent-Length: 0\r\n\r\n", "unknown"),
+        (b"HTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "unknown"),
         (b"HTTP/1.1 204 No Content\r\n\r\n", "accepted"),
         (b"HTTP/1.0 200 OK\r\n\r\n<html>", "accepted"),
         (b"HTTP/1.1 200 OK\r\nRetry-After: 3\r\nContent-Le", "unknown"),
@@ -604,6 +612,54 @@ def test_odd_answers(said: bytes, outcome: str) -> None:
             return await transport.send(EVENT, Departure())
 
     assert asyncio.run(story()).outcome == outcome
+
+
+def test_what_an_odd_answer_asks_for_is_heard() -> None:
+    said = b"HTTP/1.1 429 Slow\r\nRETRY-AFTER: 7\r\nx-ratelimit-limit: 50\r\nContent-Length: 0\r\n\r\nsurplus"
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(said)
+        writer.close()
+
+    async def story() -> Answer:
+        async with bare_server(serve) as url, AttentiveTransport(Endpoint(url, KEY)) as transport:
+            return await transport.send(EVENT, Departure())
+
+    assert asyncio.run(story()) == Answer("throttled", 429, "HTTP 429", retry_after=7, limit=50)
+
+
+@pytest.mark.parametrize("event_loop", [asyncio.new_event_loop, punctual.event_loop])
+def test_an_answer_that_came_while_the_process_stood_still_is_heard(
+    monkeypatch: pytest.MonkeyPatch, event_loop: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    """Time is up before the loop gets to read it."""
+    monkeypatch.setattr(attentive, "REQUEST_TIMEOUT", 0.3)
+    monkeypatch.setattr(attentive, "CONNECT_TIMEOUT", 0.1)
+    answered = threading.Event()
+
+    class StandsStill(Departure):
+        def written(self) -> None:
+            answered.wait(5)
+            time.sleep(0.5)  # the stall itself
+
+    def serve(listener: socket.socket) -> None:
+        with listener.accept()[0] as connected:
+            connected.recv(65_536)
+            connected.sendall(OK)
+            answered.set()
+            connected.recv(1)
+
+    async def story(port: int) -> Answer:
+        async with AttentiveTransport(Endpoint(f"http://127.0.0.1:{port}", KEY), read_timeout=0.1) as transport:
+            return await transport.send(EVENT, StandsStill())
+
+    with socket.create_server(("127.0.0.1", 0)) as listener, asyncio.Runner(loop_factory=event_loop) as runner:
+        serving = threading.Thread(target=serve, args=(listener,))
+        serving.start()
+        answer = runner.run(story(listener.getsockname()[1]))
+        serving.join()
+    assert answer.outcome == "accepted"
 
 
 def test_a_date_to_wait_for_is_read_by_the_servers_clock() -> None:

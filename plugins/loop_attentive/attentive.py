@@ -16,12 +16,15 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from email.message import Message
+from email.parser import BytesHeaderParser
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal, Protocol
 from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http_exceptions import HttpProcessingError
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
 from airflow.providers.http.hooks.http import HttpAsyncHook
 
@@ -46,9 +49,11 @@ READ_TIMEOUT = 30.0
 REQUEST_TIMEOUT = 45.0
 """Seconds; the last bounds the whole request, from asking for a connection to the answer's head."""
 
-BODY_TIMEOUT = 5.0
+BODY_TIMEOUT = 1.0
 BODY_LIMIT = 64 * 1024
-"""How long and how much of an answer's body is read: for its words on an error, and to keep the connection."""
+"""How long and how much of an answer's body is read: for its words on an error, and to keep the connection. What the
+answer means for the others waits for it.
+"""
 
 LONGEST_LINE, MOST_LINES = 32 * 1024, 256
 """Of an answer's head, in bytes: gateways add a lot, and a success that cannot be read is in doubt."""
@@ -235,11 +240,26 @@ class Passage:
     unfit: bool = False
     connection: Any = None
     called_back: Exception | None = None
+    heard: bytearray = field(default_factory=bytearray)
 
     async def begin(self, connection: Any) -> None:
         self.connection = connection
         await self.departure.cleared()
         self.look_at_the_connection()
+        self.listen(connection.protocol)
+
+    def listen(self, protocol: Any) -> None:
+        """Keeps what comes first once the request has left: it may be an answer that aiohttp does not tell, because
+        something odd came with it, or because it was only read when time was up.
+        """
+        receive = type(protocol).data_received
+
+        def hear(data: bytes) -> None:
+            if self.gone and len(self.heard) < LONGEST_LINE:
+                self.heard += data
+            receive(protocol, data)
+
+        protocol.data_received = hear
 
     def leave(self) -> None:
         self.look_at_the_connection()
@@ -325,8 +345,12 @@ class AttentiveTransport:
                 method, url, data=body, allow_redirects=False, proxy=self._to.way.proxy
             ) as response:
                 came = answer(response.status, response.headers, await read(response), private)
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            came = Answer("unknown" if passage.gone else "not sent", error=describe(error))
+        except (aiohttp.ClientError, HttpProcessingError, OSError, ValueError) as error:
+            told = head(bytes(passage.heard))
+            if told:
+                came = answer(*told, b"", private)
+            else:
+                came = Answer("unknown" if passage.gone else "not sent", error=describe(error))
         if passage.called_back:
             raise passage.called_back
         return Answer("not sent", error="connection closed before the request") if passage.unfit else came
@@ -369,9 +393,22 @@ async def read(response: aiohttp.ClientResponse) -> bytes:
         async with asyncio.timeout(BODY_TIMEOUT):
             while len(received) < BODY_LIMIT and (chunk := await response.content.read(BODY_LIMIT - len(received))):
                 received += chunk
-    except (aiohttp.ClientError, OSError):
+    except (aiohttp.ClientError, HttpProcessingError, OSError):
         response.close()
     return bytes(received)
+
+
+STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-9]\d\d)(?: [^\r\n]*)?\r?\n")
+END_OF_HEAD = re.compile(rb"\r?\n\r?\n")
+
+
+def head(heard: bytes) -> tuple[int, Message] | None:
+    """Status and headers of an answer of which at least the head has come whole; interim ones (1xx) are passed over."""
+    while (line := STATUS_LINE.match(heard)) and (end := END_OF_HEAD.search(heard, line.end() - 2)):
+        if not 100 <= (status := int(line[1])) < 200:
+            return status, BytesHeaderParser().parsebytes(heard[line.end() : end.end()])
+        heard = heard[end.end() :]
+    return None
 
 
 def answer(status: int, headers: Any, body: bytes, private: "Words") -> Answer:
