@@ -23,7 +23,7 @@ from loop_attentive import db, delivery, rules
 from loop_attentive.attentive import Answer, AttentiveTransport, Departure, Transport
 from loop_attentive.delivery import AHEAD, FIRST_UNDER_WAY, RENEW_EVERY, Batch, NothingSent
 from loop_attentive.errors import NeedsMending
-from loop_attentive.ledger import LEASE, Ledger, Marked, Origin, Settled
+from loop_attentive.ledger import LEASE, NO_REMINDERS, Ledger, Marked, Origin, Settled
 from loop_attentive.reconnect import ANSWER_WITHIN, Connection
 from loop_attentive.settings import Shop
 from sandbox.attentive import Fault, Standin
@@ -1038,6 +1038,24 @@ def test_a_mark_that_nobody_heard_of_is_taken_back_though_an_older_one_is_under_
 
     asyncio.run(story())
     assert book.states() == {"unknown": 1}
+
+
+def test_a_mark_whose_commit_came_after_it_was_given_up_is_taken_back(book: Book) -> None:
+    """It would be in doubt in a minute, though nothing has left."""
+    event_id = book.add()
+
+    async def story() -> None:
+        async with ledger_of(book) as ledger:
+            claimed = await ledger.claim(1, from_the_oldest=True)
+            async with await db.aconnect(book.conninfo, autocommit=True) as line:
+                await ledger._mark(line, claimed, NO_REMINDERS)
+            assert await ledger.mark(claimed) == ([], Counter())
+            assert book.event(event_id)["status"] == "pending"
+            assert book.attempts(event_id) == []
+            [mark], _ = await ledger.mark(await ledger.claim(1, from_the_oldest=True))
+            assert mark.attempt == 1
+
+    asyncio.run(story())
 
 
 def test_who_stands_still_inside_a_claim_keeps_nobody_waiting_for_long(

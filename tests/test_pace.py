@@ -109,6 +109,68 @@ def test_the_smallest_setting_counts_for_who_begins_at_the_same_moment(ledger: s
     assert run(story()) == 30
 
 
+@pytest.mark.parametrize("by", [0.3, 0.9, 2.0, 90.0, -0.5, -90.0])
+def test_a_clock_of_the_database_that_is_set_makes_no_burst(ledger: str, by: float) -> None:
+    set_by = timedelta(0)
+
+    def now() -> datetime:
+        return datetime.now(UTC) + set_by
+
+    async def set_it() -> None:
+        nonlocal set_by
+        await asyncio.sleep(2)
+        set_by = timedelta(seconds=by)
+
+    async def story() -> list[float]:
+        paces = [pace_of(ledger, 150, now=now), pace_of(ledger, 150, now=now)]
+        setting = asyncio.create_task(set_it())
+        one, two = await asyncio.gather(*(use(pace, 7) for pace in paces))
+        await setting
+        return [*one, *two]
+
+    written = run(story())
+    assert busiest_second(written) <= 150
+    assert len(written) >= 0.6 * 150 * 5
+
+
+def test_a_limit_that_nobody_names_any_more_is_forgotten_after_a_day(ledger: str) -> None:
+    at = datetime.now(UTC)
+
+    async def limit_of(answers: int | None, later: timedelta) -> int:
+        nonlocal at
+        at += later
+        pace = pace_of(ledger, 150, now=lambda: at)
+        await pace.take(0)
+        pace.heard(answers)
+        await pace.close()
+        return pace.limit
+
+    async def story() -> list[int]:
+        named = [(1, timedelta(0)), (None, timedelta(hours=23)), (1, timedelta(0)), (None, timedelta(hours=23))]
+        return [await limit_of(*told) for told in [*named, (None, timedelta(hours=2))]]
+
+    assert run(story()) == [1, 1, 1, 1, 150]
+
+
+def test_what_one_worker_wanted_to_tell_when_it_was_called_off_is_told_later(ledger: str) -> None:
+    async def story() -> bool:
+        pace = pace_of(ledger, 150)
+        await pace.take(1)
+        pace.pause(600)
+        with connect(ledger) as connection, connection.transaction():
+            connection.execute("SELECT FROM pace FOR UPDATE")
+            telling = asyncio.create_task(pace.take(1))
+            await asyncio.sleep(0.1)
+            telling.cancel()
+            await asyncio.wait([telling])
+        await pace.tell()
+        other = pace_of(ledger, 150)
+        await other.take(1)
+        return other.paused_until > time.monotonic() + 500
+
+    assert run(story())
+
+
 def test_a_pause_holds_for_all_workers_and_ends_without_a_burst(ledger: str) -> None:
     async def story() -> tuple[float, list[float]]:
         one, two = pace_of(ledger, 100), pace_of(ledger, 100)
@@ -179,10 +241,10 @@ def test_one_answer_with_a_higher_limit_is_not_believed(ledger: str) -> None:
 
 def test_unused_permits_are_free_again_as_they_were(ledger: str) -> None:
     async def story() -> None:
-        now = [datetime.now(UTC)]
-        pace = pace_of(ledger, 50, now=lambda: now[0])
+        now = datetime.now(UTC)
+        pace = pace_of(ledger, 50, now=lambda: now, monotonic=lambda: datetime.timestamp(now))
         await pace.take(0)
-        now[0] += PERIOD * 1.1
+        now += PERIOD * 1.1
         first = await pace.take(100)
         assert len(first) >= 5
         for permit in first:

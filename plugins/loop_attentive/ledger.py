@@ -195,6 +195,9 @@ class Ledger:
         for event in events:
             self.in_hand.pop(event.event_id, None)
         self.under_way.update((mark.claimed.event_id, mark) for mark in marked)
+        if len(marked) + judged.total() < len(events):
+            # An earlier try may have marked the others, in a commit that came after we had stopped waiting for it.
+            await self._feeding.run(self._restore)
         return marked, judged
 
     async def _mark(

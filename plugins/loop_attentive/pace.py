@@ -13,6 +13,8 @@ Moments in the row are the database's. A worker maps them to its own monotonic c
 allow (see ClockMap); nobody's wall clock is read.
 """
 
+import asyncio
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,6 +25,8 @@ from psycopg.rows import dict_row
 
 from loop_attentive.db import DatabaseAway, sql
 from loop_attentive.reconnect import Connect, Connection, Reconnecting
+
+log = logging.getLogger(__name__)
 
 MARGIN = timedelta(milliseconds=10)
 """What network and server may add to one request more than to another before a second holds too many.
@@ -80,14 +84,19 @@ class ClockMap:
         self._least, self._most = float("-inf"), float("inf")
         self._learned_at = 0.0
 
-    def learn(self, asked_at: float, began: datetime, ended: datetime, answered_at: float) -> None:
-        """What the database's clock said as an answer began and ended, between two moments of the monotonic one."""
+    def learn(self, asked_at: float, began: datetime, ended: datetime, answered_at: float) -> float:
+        """What the database's clock said as an answer began and ended, between two moments of the monotonic one.
+
+        Returns by how many seconds at least it was set, if that contradicts what was known, or 0.
+        """
         drift = (answered_at - self._learned_at) * CLOCKS_DRIFT
         least, most = ended.timestamp() - answered_at, began.timestamp() - asked_at
         self._least, self._most = max(self._least - drift, least), min(self._most + drift, most)
-        if self._least > self._most:  # the database's clock was set
+        contradiction = max(self._least - self._most, 0.0)
+        if contradiction:
             self._least, self._most = least, most
         self._learned_at = answered_at
+        return contradiction
 
     def surely_at(self, moment: datetime) -> float:
         """When a moment of the database's has surely come."""
@@ -162,20 +171,29 @@ class Pace:
         news, self._news = self._news, News()
         try:
             told, asked_at, answered_at = await self._database.run(lambda line: self._exchange(line, wanted, news))
-        except DatabaseAway:
+        except (DatabaseAway, asyncio.CancelledError):
             self._news = self._news.after(news)
             raise
-        self._clocks.learn(asked_at, told["now"], told["ended_at"], answered_at)
+        was_set_by = self._clocks.learn(asked_at, told["now"], told["ended_at"], answered_at)
         if self._now is None and answered_at > self._compared_at + CLOCKS_COMPARED_EVERY:
-            await self._database.run(self._compare_clocks)
+            was_set_by = max(was_set_by, await self._database.run(self._compare_clocks))
         self.limit = told["permits"]
         self.paused_until = max(self.paused_until, self._clocks.surely_at(told["paused_until"]))
         self.next_free_at = told["next_free_at"] and self._clocks.surely_at(told["next_free_at"])
         surely, perhaps, hold = self._clocks.surely_at, self._clocks.perhaps_at, HOLD.total_seconds()
-        return [
+        permits = [
             Permit(token, at, surely(at), perhaps(at) + hold)
             for token, at in zip(told["tokens"], told["usable_at"], strict=True)
         ]
+        return permits if was_set_by <= MARGIN.total_seconds() else self._sit_out(permits, was_set_by)
+
+    def _sit_out(self, permits: list[Permit], was_set_by: float) -> list[Permit]:
+        """The database's clock was set, so its row tells of no permit when it is free: none is used for a period."""
+        log.warning("The clock of the ledger's database was set by %.2f s: nothing is sent for a second.", was_set_by)
+        for permit in permits:
+            self.unused(permit)
+        self.pause(PERIOD.total_seconds())
+        return []
 
     async def tell(self) -> None:
         """Tells the news without taking anything."""
@@ -194,7 +212,7 @@ class Pace:
     @property
     def has_urgent_news(self) -> bool:
         """Whether the other workers should know at once."""
-        return self._news.pause is not None or self._news.limit is not None
+        return self._news.pause is not None or self._news.limit not in (None, self.limit)
 
     def holds(self, permit: Permit) -> bool:
         """Whether the permit may be used now that its moment has come: it has not lapsed, and nobody paused since."""
@@ -234,6 +252,8 @@ class Pace:
             self._news.limit = limit
             # It changes nothing while another shop's setting is smaller: no need to tell each time.
             self._told_times = 0
+        elif limit == self.limit < self._setting:
+            self._news.limit = limit  # still: what nobody has told for a day is forgotten
 
     async def _introduce(self, connection: Connection) -> None:
         """In turn with others of the account: each sees the settings of those before."""
@@ -250,13 +270,13 @@ class Pace:
                 },
             )
 
-    async def _compare_clocks(self, connection: Connection) -> None:
+    async def _compare_clocks(self, connection: Connection) -> float:
         """A question that takes no time tells more of a clock than one with much to do."""
         self._compared_at = asked_at = self._monotonic()
         cursor = await connection.execute("SELECT clock_timestamp()")
         row = await cursor.fetchone()
         assert row is not None, "a clock always tells"
-        self._clocks.learn(asked_at, row[0], row[0], self._monotonic())
+        return self._clocks.learn(asked_at, row[0], row[0], self._monotonic())
 
     async def _exchange(self, connection: Connection, wanted: int, news: News) -> tuple[dict[str, Any], float, float]:
         asked_at = self._monotonic()

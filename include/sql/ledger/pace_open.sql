@@ -1,4 +1,5 @@
--- Makes an account's pace known, with the setting of one of its shops; the smallest setting of the last day counts.
+-- Makes an account's pace known, with the setting of one of its shops; the smallest setting of the last day counts. A limit
+-- that no answer has named for a day is forgotten: one gateway's page would slow the account down for good.
 WITH setting AS (
     INSERT INTO pace_setting AS s (account, shop, requests_per_second, renewed_at)
     VALUES (%(account)s, %(shop)s, %(setting)s, coalesce(%(now)s::timestamptz, clock_timestamp()))
@@ -14,4 +15,6 @@ smallest AS (
 )
 INSERT INTO pace AS p (account, setting, free_at, token)
 SELECT %(account)s, requests_per_second, '{}', '{}' FROM smallest
-ON CONFLICT (account) DO UPDATE SET setting = excluded.setting
+ON CONFLICT (account) DO UPDATE SET
+    setting = excluded.setting,
+    learned = CASE WHEN p.learned_at > coalesce(%(now)s::timestamptz, clock_timestamp()) - interval '1 day' THEN p.learned END

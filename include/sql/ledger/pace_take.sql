@@ -14,7 +14,8 @@ state AS MATERIALIZED (
         clock.now,
         coalesce(%(learned)s::integer, account.learned) AS learned,
         least(account.setting, coalesce(%(learned)s::integer, account.learned)) AS permits,
-        greatest(account.paused_until, clock.now + %(pause)s::interval) AS paused_until,
+        -- a pause of more than an hour is none that anybody asked for: the clock was set back
+        greatest(least(account.paused_until, clock.now + interval '1 hour'), clock.now + %(pause)s::interval) AS paused_until,
         %(period)s::interval / least(account.setting, coalesce(%(learned)s::integer, account.learned)) AS step,
         cardinality(account.free_at) AS had,
         account.last_token
@@ -105,6 +106,7 @@ stored AS (
         token = kept.token,
         last_token = (s.last_token + %(wanted)s) %% 2000000000,
         learned = s.learned,
+        learned_at = CASE WHEN %(learned)s::integer IS NULL THEN p.learned_at ELSE s.now END,
         paused_until = s.paused_until
     FROM kept, state AS s
     WHERE p.account = %(account)s

@@ -1,0 +1,1 @@
+ALTER TABLE loop_attentive.pace DROP COLUMN learned_at;
