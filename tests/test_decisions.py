@@ -85,9 +85,9 @@ def test_a_person_is_asked_about_what_is_held_once_and_one_question_at_a_time(bo
     def ends(run: str) -> None:
         book.connection.execute("UPDATE run SET finished_at = now() WHERE run_id = %s", [run])
 
-    book.connection.execute("UPDATE run SET as_of = now()")
+    book.connection.execute("UPDATE run SET as_of = now() - interval '3 days'")  # and was cleared today
     book.add(CREATED, "1", status="held", reason="flood")
-    assert unasked() == 0, "no run of the last day has held it: nobody need look further"
+    assert unasked() == 0, "no run has held it lately: nobody need look further"
     book.connection.execute(
         "INSERT INTO hold (run_key, event_type, reason, bound, events) SELECT run_key, %s, 'flood', 1, 1 FROM run",
         [CREATED],
@@ -116,8 +116,26 @@ def test_a_person_is_asked_about_what_is_held_once_and_one_question_at_a_time(bo
     assert proposed(book, "third", action="send", states=["held"], unasked=True) == 1, "the same task again"
 
 
+def test_what_was_held_while_a_question_stood_over_the_weekend_is_asked_about(book: Book) -> None:
+    book.add(CREATED, "1", status="held", reason="flood")
+    book.connection.execute(
+        "INSERT INTO hold (run_key, event_type, reason, bound, events, held_at) "
+        "SELECT run_key, %s, 'flood', 1, 1, now() - interval '3 days' FROM run",
+        [CREATED],
+    )
+    assert decisions.unasked(book.connection, SHOP) == 1
+
+
+def test_a_second_answer_to_one_question_is_no_other_decision(book: Book) -> None:
+    book.add(CREATED, "1", status="held", reason="flood")
+    assert decide(book, action="send", states=["held"]).events == 1
+    with pytest.raises(NeedsMending, match="has decided already, to send 1 events"):
+        decisions.decide(
+            book.connection, book.shop, ask(book), Selection("discard", ["held"], why="test"), who=WHO
+        )  # fmt: skip
+
+
 def test_a_question_that_was_taken_away_is_asked_anew(book: Book) -> None:
-    book.connection.execute("UPDATE run SET as_of = now()")
     book.add(CREATED, "1", status="held", reason="flood")
     book.connection.execute(
         "INSERT INTO hold (run_key, event_type, reason, bound, events) SELECT run_key, %s, 'flood', 1, 1 FROM run",

@@ -40,7 +40,6 @@ def run(floor: Floor) -> runs.Run:
     look = floor.look(T0 + 2 * HOUR)
     run = runs.start(floor.conn, dag_id="loop_attentive_hourly", run_id="manual__1", shop="default", look=look)
     qualify.qualify(floor.conn, floor.shop, BY_NAME[CREATED], run, now=look.as_of)
-    floor.conn.execute("UPDATE run SET as_of = now() WHERE run_key = %s", (run.run_key,))
     return run
 
 
@@ -79,7 +78,6 @@ def test_what_is_held_when_the_run_is_cleared_is_told_of_and_no_more(
     look = floor.look(T0 + 3 * HOUR)
     again = runs.start(floor.conn, dag_id="loop_attentive_hourly", run_id="manual__1", shop="default", look=look)
     qualify.qualify(floor.conn, floor.shop, BY_NAME[CREATED], again, now=look.as_of)
-    floor.conn.execute("UPDATE run SET as_of = now()")
     assert notify.tell(floor.conn, floor.shop, hook.post) == 1
     assert receiver.messages[1].startswith("Held and not sent in shop default: 1 ")
 

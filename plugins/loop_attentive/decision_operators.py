@@ -137,8 +137,8 @@ class AskOperator(TriggerDagRunOperator):
             held = decisions.unasked(conn, shop)
             if not held:
                 raise AirflowSkipException(
-                    "Nobody needs to be asked: no run of the last day has held an event, or a question is open, or all "
-                    "that is held has been asked about."
+                    "Nobody needs to be asked: nothing was held in the last week, or a question is open, or all that "
+                    "is held has been asked about."
                 )
             if context["ti"].get_dag(self.trigger_dag_id).is_paused:  # it would keep the question to itself
                 raise NeedsMending(

@@ -158,6 +158,8 @@ def propose(conn: psycopg.Connection[Any], shop: Shop, asker: Asker, selection: 
     selection.check()
     first, last = selection.first, selection.last
     with conn.transaction():
+        if selection.unasked:  # two questions of one moment would be about the same events
+            db.wait_for_turn(conn, f"asks about {shop.name}")
         conn.execute("DELETE FROM proposed WHERE (shop, dag_id, run_id) = (%s, %s, %s)", asker)
         conn.execute(
             db.sql("ledger/propose"),
@@ -211,10 +213,13 @@ def decide(conn: psycopg.Connection[Any], shop: Shop, asker: Asker, selection: S
     with conn.transaction(), psycopg.ClientCursor(conn) as cur:
         db.wait_for_turn(cur, f"decides {shop.name}")
         proposed = db.scalar(cur, "SELECT count(*) FROM proposed WHERE (shop, dag_id, run_id) = (%s, %s, %s)", asker)
-        if is_decided(conn, asker):
-            events = db.scalar(
-                cur, "SELECT sum(events) FROM decision WHERE (shop, dag_id, run_id) = (%s, %s, %s)", asker
-            )
+        made = "SELECT action, events FROM decision WHERE (shop, dag_id, run_id) = (%s, %s, %s)"
+        if before := cur.execute(made, asker).fetchone():
+            action, events = before
+            if action != selection.action:
+                raise NeedsMending(
+                    f"This run has decided already, to {action} {events} events: trigger the DAG anew for another."
+                )
             return Decided(events, proposed - events)
         cur.execute(db.sql("ledger/take_proposed"), asker._asdict() | {"states": list(selection.states)})
         if selection.action in ("discard", "delivered"):

@@ -74,7 +74,7 @@ def tell_one(post: Post, message: str) -> int:
 
 
 def tell(conn: psycopg.Connection[Any], shop: Shop, post: Post, ui: str = "") -> int:
-    """Posts a message for each run of the shop's last day that has held what nobody was told of; how many messages.
+    """Posts a message for each run that has held, in the shop's last week, what nobody was told of; how many messages.
 
     Each is told once: what was posted is committed with its message, and what another task is telling is left to it.
     ui: as of text. Raises what post raises; what was not told then is told by the next run.

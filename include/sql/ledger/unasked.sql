@@ -1,4 +1,4 @@
--- How many events of a shop are held that no person has been asked about. None when no run of the last day has held any,
+-- How many events of a shop are held that no person has been asked about. None when nothing was held in the last week,
 -- which is cheap to see, nor while a question about held events is open: it is answered first. One that nobody has
 -- answered for a day keeps no other back.
 SELECT count(*)
@@ -9,7 +9,7 @@ WHERE
         SELECT
         FROM run AS r
         JOIN hold AS h USING (run_key)
-        WHERE r.shop = %(shop)s AND r.as_of > clock_timestamp() - INTERVAL '24 hours'
+        WHERE r.shop = %(shop)s AND h.held_at > clock_timestamp() - INTERVAL '7 days'
     )
     AND NOT EXISTS (
         SELECT

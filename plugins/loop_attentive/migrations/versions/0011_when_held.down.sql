@@ -1,0 +1,1 @@
+ALTER TABLE loop_attentive.hold DROP COLUMN held_at;
