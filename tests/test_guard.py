@@ -171,6 +171,18 @@ def test_the_runs_of_a_backfill_count_together(floor: Floor) -> None:
     assert states(floor) == {("accepted", None): 400, FLOOD: 400}
 
 
+def test_a_backfills_run_that_is_judged_a_day_after_its_look_is_guarded(floor: Floor) -> None:
+    """Reminders are never too late, so nothing else would stop them."""
+    floor.settings(max_events_per_run=0)
+    floor.label("elsewhere", "OTHER", status="new")
+    floor.start()
+    floor.ret("1", created_at=T0 - 20 * DAY, labels_enabled=True)
+    look = floor.look(T0 + 2 * DAY, whole=True)
+    window = (T0, T0 + 2 * DAY)
+    floor.qualify(look, "Loop Return Expiring", window=window, now=look.as_of + 30 * HOUR)
+    assert [status for status, _ in states(floor)] == ["held"]
+
+
 def test_what_a_run_found_before_a_backfill_took_it_over_does_not_count(floor: Floor) -> None:
     floor.start()
     for first, count, at, window in (

@@ -884,3 +884,39 @@ def test_every_event_of_the_catalogue_has_a_rule_that_reads_as_one_select() -> N
         assert db.sql(f"events/{event.slug}").startswith("-- "), f"{event.slug} does not say what it is"
         assert rules.rule(event).startswith("SELECT")
         assert ";" not in rules.rule(event)
+
+
+def test_what_was_merely_noticed_after_enabled_at_was_moved_may_have_happened_before(floor: Floor) -> None:
+    floor.ret("1", created_at=T0 - DAY)
+    floor.start()
+    floor.run(T0 + HOUR)
+    floor.ret("1", state="closed")
+    assert [event.status for event in floor.run(T0 + 2 * HOUR, UPDATED)] == ["pending"]
+    floor.settings(enabled_at=T0 + 1.5 * HOUR)
+    assert qualify.obey_settings(floor.conn, floor.shop) == 1
+    assert floor.outcomes(UPDATED) == {"1": ("suppressed", "baseline")}
+
+
+def test_a_test_list_lets_an_unknown_event_go_again_that_shows_nobody_else(floor: Floor) -> None:
+    floor.settings(only_recipients=["+14155552671"])
+    floor.start()
+    floor.ret("1", created_at=T0 + HOUR, customer_email="ann@example.com")
+    floor.run(T0 + 2 * HOUR, CREATED)
+    floor.conn.execute("UPDATE event SET status = 'unknown', resend_at = %s", (T0 + 3 * HOUR,))
+    qualify.obey_settings(floor.conn, floor.shop)
+    assert floor.one("SELECT resend_at FROM event") == (T0 + 3 * HOUR,)
+    floor.conn.execute("UPDATE event SET body = jsonb_set(body::jsonb, '{user,email}', '\"ann@example.com\"')")
+    qualify.obey_settings(floor.conn, floor.shop)
+    assert floor.one("SELECT resend_at FROM event") == (None,)
+
+
+def test_a_reminder_comes_back_to_life_after_its_rule_was_raised(floor: Floor) -> None:
+    expiring = "Loop Return Expiring"
+    floor.label("elsewhere", "OTHER", status="new")
+    floor.start()
+    floor.ret("1", created_at=T0, labels_enabled=True)
+    floor.run(T0 + 22 * DAY, expiring)
+    floor.set_status("suppressed", "no longer true")
+    floor.conn.execute("UPDATE rule SET starts_at = %s", (T0 + 23 * DAY,))
+    floor.run(T0 + 24 * DAY, expiring)
+    assert floor.outcomes(expiring) == {"1": ("pending", None)}

@@ -79,6 +79,23 @@ def test_what_is_gone_is_never_made_to_be_sent_again(floor: Floor, own_time: boo
     assert count(floor, "purged_key") == (0 if own_time else 1)
 
 
+def test_a_reminder_is_not_sent_again_after_it_was_purged(floors: Callable[..., Floor]) -> None:
+    """It is never late, so its key has to be known."""
+    expired = "Loop Return Expired"
+    floor = floors(mirror_days=32, retention_days=63)
+    floor.label("elsewhere", "OTHER", status="new")
+    floor.start()
+    floor.ret("1", created_at=T0, labels_enabled=True)
+    assert [event.status for event in floor.run(T0 + 29 * DAY, expired)] == ["pending"]
+    floor.set_status("accepted", None)
+    for day in (40, 60, 80):  # kept in the mirror
+        floor.ret("1", updated_at=T0 + day * DAY)
+        floor.look(T0 + day * DAY)
+    assert purge(floor, T0 + 95 * DAY).events == 1
+    floor.ret("1", state="expired", updated_at=T0 + 96 * DAY)
+    assert floor.run(T0 + 97 * DAY, expired) == []
+
+
 def test_what_happened_lately_to_an_old_event_keeps_it(floor: Floor) -> None:
     returns(floor, 1, 4, T0 + DAY)
     floor.run(T0 + 2 * DAY, CREATED)

@@ -81,6 +81,9 @@ CATALOGUE: tuple[EventType, ...] = (
 
 BY_NAME = {event.name: event for event in CATALOGUE}
 
+MONEY = [event.name for event in CATALOGUE if event.money]
+REMINDERS = [event.name for event in CATALOGUE if event.reminder]
+
 
 def check_names(names: Iterable[str]) -> None:
     """Raises NeedsMending for names that no event has, in one line."""

@@ -112,16 +112,16 @@ def hold_judged_above_cap(cur: psycopg.Cursor[Any], shop: Shop, run: Run | None,
 
 
 def _counted_together(cur: psycopg.Cursor[Any], shop: Shop, run: Run, now: datetime) -> Together:
-    """A backfill's runs share one look, and are counted with those of its last day. What a run found before Airflow's
-    backfill took it over is none of that.
+    """A backfill's runs share one look, and are counted with those of the day before that. What a run found before
+    Airflow's backfill took it over is none of that.
     """
     if run.window_start is None:
         return Together([run.run_key])
     rows = cur.execute(
         "SELECT run_key FROM run WHERE run_key = %s OR (shop = %s AND window_start IS NOT NULL AND as_of > %s)",
-        (run.run_key, shop.name, now - DAY),
+        (run.run_key, shop.name, run.as_of - DAY),
     ).fetchall()
-    return Together([run_key for (run_key,) in rows], now - DAY)
+    return Together([run_key for (run_key,) in rows], run.as_of - DAY)
 
 
 def _exceeded(

@@ -16,7 +16,7 @@ from psycopg.rows import dict_row
 
 from loop_attentive import db
 from loop_attentive.attentive import NO_ANSWER, Answer, wire_time
-from loop_attentive.catalogue import CATALOGUE, JOURNEY_LATENESS, MAX_LATENESS
+from loop_attentive.catalogue import JOURNEY_LATENESS, MAX_LATENESS, MONEY, REMINDERS
 from loop_attentive.reconnect import Connect, Connection, Reconnecting
 from loop_attentive.settings import Shop
 
@@ -38,9 +38,6 @@ WAITS_FOR_SOURCE = "waits for a fresh source"
 
 BUCKETS = 64
 """Of the ledger's column: what batches are made of."""
-
-MONEY = [event.name for event in CATALOGUE if event.money]
-REMINDERS = [event.name for event in CATALOGUE if event.reminder]
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import tee
-from typing import Any, cast
+from typing import Any, LiteralString, cast
 
 import numpy as np
 import pandas as pd
 import psycopg
 
 from loop_attentive import connectors, db, guard, payload, people, rules
-from loop_attentive.catalogue import BY_NAME, CATALOGUE, MAX_LATENESS, EventType
+from loop_attentive.catalogue import BY_NAME, MAX_LATENESS, REMINDERS, EventType
 from loop_attentive.event_id import event_ids
 from loop_attentive.runs import Run
 from loop_attentive.settings import RULES_LOOK_BACK_DAYS, Shop
@@ -72,14 +72,15 @@ def qualify(
     A usual run judges all that its look saw since the rule's mark, which it moves; a backfill judges what happened in
     its interval, whenever it was seen, and moves no mark. A stale source puts reminders off; it uses up none.
     now: what lateness is judged by, aware; by default the ledger's clock. plan_id: a plan that a person has approved:
-    its events alone are taken, and none is held.
+    of what may be sent its events alone are taken, and none is held.
     """
     with conn.transaction(), psycopg.ClientCursor(conn) as cur:
         off, stale = _find(conn, cur, shop, event, run)
         now = now or db.now(cur)
         if plan_id is not None:
             cur.execute(db.sql("backfill/follow_plan"), {"plan_id": plan_id})
-            cur.execute(db.sql("backfill/keep_planned"), {"plan_id": plan_id})
+            late = None if event.reminder else now - MAX_LATENESS
+            cur.execute(db.sql("backfill/keep_planned"), {"plan_id": plan_id, "late": late})
         yielded, known = _counts(cur)
         if event.reminder and known:
             _revive(conn, cur, shop, run, now)
@@ -172,7 +173,7 @@ def _find(
         db.sql("qualify/yield").replace("{rule}", rules.rule(event)),
         {
             "shop": shop.name, "event_type": event.name, "as_of": run.as_of, "since": since, "fresh": fresh,
-            "window_days": shop.instant_exchange_window_days, "starts_at": starts_at,
+            "window_days": shop.instant_exchange_window_days, "starts_at": starts_at, "reminder": event.reminder,
             "window_start": run.window_start, "window_end": run.window_end,
         },
     )  # fmt: skip
@@ -325,15 +326,16 @@ def judge_again(
     run: the one that tells of those that are held.
     """
     with conn.transaction(), psycopg.ClientCursor(conn) as cur:
+        db.wait_for_turn(cur, f"judges {shop.name} again")
         now = now or db.now(cur)
         cur.execute(db.sql("qualify/candidates"))
         cur.execute(
-            db.sql("qualify/revisable"),
+            _with_enabled("revisable"),
             {
                 "shop": shop.name,
                 "not_before": now - MAX_LATENESS,
                 "reminders_not_before": now - timedelta(days=RULES_LOOK_BACK_DAYS),
-                "reminders": [event.name for event in CATALOGUE if event.reminder],
+                "reminders": REMINDERS,
                 "enabled_at": shop.enabled_at,
                 "is_live": shop.mode == "live",
             },
@@ -355,7 +357,11 @@ def obey_settings(conn: psycopg.Connection[Any], shop: Shop) -> int:
         "listed": people.hashes(shop.only_recipients, people.hash_key(conn)),
     }
     with conn.transaction():
-        return conn.execute(db.sql("qualify/obey_settings"), parameters).rowcount
+        return conn.execute(_with_enabled("obey_settings"), parameters).rowcount
+
+
+def _with_enabled(name: str) -> LiteralString:
+    return db.sql(f"qualify/{name}").replace("{since_enabled}", db.sql("qualify/since_enabled"))
 
 
 def release(conn: psycopg.Connection[Any], shop: Shop) -> None:

@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from loop_attentive import db
-from loop_attentive.catalogue import BY_NAME, EventType
-from loop_attentive.ledger import LEAVES_WITHIN, NO_REMINDERS, REMINDERS, Claimed, JudgedReminders
+from loop_attentive.catalogue import BY_NAME, REMINDERS, EventType
+from loop_attentive.ledger import LEAVES_WITHIN, NO_REMINDERS, Claimed, JudgedReminders
 from loop_attentive.reconnect import Connect, Connection, Reconnecting
 from loop_attentive.settings import Shop
 

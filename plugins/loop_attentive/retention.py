@@ -15,6 +15,7 @@ from typing import Any, cast
 import psycopg
 
 from loop_attentive import db
+from loop_attentive.catalogue import REMINDERS
 from loop_attentive.settings import Shop
 
 log = logging.getLogger(__name__)
@@ -72,7 +73,8 @@ def _purge(
         if time.monotonic() >= until:
             return Purged(events, attempts, is_all=False)
         began_at = time.monotonic()
-        row = conn.execute(db.sql("retention/purge"), {"event_ids": event_ids, "horizon": horizon}).fetchone()
+        asked = {"event_ids": event_ids, "horizon": horizon, "reminders": REMINDERS}
+        row = conn.execute(db.sql("retention/purge"), asked).fetchone()
         gone, tried = cast(tuple[int, int], row)
         events, attempts = events + gone, attempts + tried
         sleep((time.monotonic() - began_at) * REST)

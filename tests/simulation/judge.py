@@ -10,8 +10,8 @@ import psycopg
 from psycopg.rows import dict_row
 
 from loop_attentive.attentive import outcome_of
-from loop_attentive.catalogue import JOURNEY_LATENESS, MAX_LATENESS
-from loop_attentive.ledger import LEAVES_WITHIN, MONEY, REMINDERS, RESEND_AFTER
+from loop_attentive.catalogue import JOURNEY_LATENESS, MAX_LATENESS, MONEY, REMINDERS
+from loop_attentive.ledger import LEAVES_WITHIN, RESEND_AFTER
 from loop_attentive.settings import Shop
 from tests.sending import busiest_second, event_body
 from tests.simulation.attentive import Request

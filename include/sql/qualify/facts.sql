@@ -39,4 +39,4 @@ CROSS JOIN LATERAL (
         CASE WHEN c.detail ? 'number' THEN about.tracking_status ELSE newest.tracking_status END AS tracking_status,
         CASE WHEN c.detail ? 'number' THEN about.carrier ELSE newest.carrier END AS carrier
 ) AS shown
-WHERE c.is_known = %(known)s AND NOT c.is_baseline;
+WHERE c.is_known = %(known)s AND (c.is_known OR NOT c.is_baseline);

@@ -12,9 +12,14 @@ WITH forbidden AS MATERIALIZED (
     ) AS l
     CROSS JOIN LATERAL (
         SELECT
+            (NOT l.by_phone AND e.body #> '{user,phone}' IS NOT NULL)
+            OR (NOT l.by_email AND e.body #> '{user,email}' IS NOT NULL) AS somebody
+    ) AS unlisted
+    CROSS JOIN LATERAL (
+        SELECT
             CASE
                 WHEN
-                    e.fact_at <= %(enabled_at)s::timestamptz
+                    NOT ({since_enabled})
                     AND NOT EXISTS (SELECT FROM decision_event AS d WHERE d.event_id = e.event_id)
                     THEN 'baseline'
                 WHEN e.event_type = ANY (%(events_off)s::text[]) THEN 'switched off'
@@ -24,11 +29,11 @@ WITH forbidden AS MATERIALIZED (
     WHERE
         e.shop = %(shop)s
         AND (e.status = 'pending' OR (e.status = 'unknown' AND e.resend_at IS NOT NULL))
-        AND (j.reason IS NOT NULL OR NOT l.by_phone OR NOT l.by_email)
+        AND (j.reason IS NOT NULL OR unlisted.somebody)
     ORDER BY e.event_id -- as everybody locks them
     FOR UPDATE OF e
 ),
-unlisted AS (
+by_the_list AS (
     UPDATE event AS e
     SET body = e.body::jsonb #- CASE WHEN f.by_phone THEN '{user,email}' ELSE '{user,phone}' END::text[]
     FROM forbidden AS f

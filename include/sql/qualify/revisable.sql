@@ -1,7 +1,6 @@
 -- Events to judge again, if their fact is later than the settings' enabled_at: those that had no recipient, within their
 -- lateness (reminders have none, and are judged once more before they leave), whose return's contact has changed since;
--- and, when a shop goes live with such a time, those of its shadow; but what was merely noticed, by the first look after it,
--- may have happened before.
+-- and, when a shop goes live with such a time, those of its shadow.
 INSERT INTO candidate
 SELECT e.event_id, e.event_type, e.key, e.return_id, e.fact_at, e.occurred_at, e.detail, false, true, e.own_time
 FROM event AS e
@@ -19,12 +18,10 @@ WHERE
     AND e.reason = 'no recipient'
     AND e.occurred_at >= %(reminders_not_before)s
     AND (e.occurred_at >= %(not_before)s OR e.event_type = ANY (%(reminders)s::text[]))
-    AND (e.fact_at <= %(enabled_at)s::timestamptz) IS NOT TRUE
+    AND ({since_enabled})
 UNION ALL
 SELECT e.event_id, e.event_type, e.key, e.return_id, e.fact_at, e.occurred_at, e.detail, false, true, e.own_time
 FROM event AS e
 WHERE
-    %(is_live)s AND e.shop = %(shop)s AND e.status = 'suppressed' AND e.reason = 'shadow' AND e.fact_at > %(enabled_at)s
-    AND (e.own_time OR EXISTS (
-        SELECT FROM look AS l WHERE l.shop = e.shop AND l.as_of >= %(enabled_at)s AND l.as_of < e.detected_at
-    ));
+    %(is_live)s AND e.shop = %(shop)s AND e.status = 'suppressed' AND e.reason = 'shadow'
+    AND e.fact_at > %(enabled_at)s AND ({since_enabled});
