@@ -7,7 +7,8 @@ takes what happened in the range and the ledger does not hold: what came late, w
 - Mode `preview` (the default) sends nothing. The plan is the result (XCom) of the task **preview**: what is new,
   already sent, late, invalid; what could be released; examples; how long it takes; what the range cannot show.
 - Mode `send` makes that plan and asks for it to be approved, under *Required Actions*. Then exactly its events go out;
-  what was sent or is no longer due by then is dropped and counted, what is new needs a new plan.
+  what was sent or is no longer due by then is dropped and counted, what is new needs a new plan. What is too late is
+  recorded as `expired`, also where nothing else is found: a person can release it.
 
 Cleared, it goes on where it was. In numbers: `SELECT * FROM loop_attentive.audit_plan ORDER BY made_at`.
 """
@@ -34,7 +35,7 @@ def form(shop: Shop) -> dict[str, Param]:
 for shop in sound().values():
     with by_hand("loop_attentive_backfill", shop=shop, params=form(shop), doc=__doc__):
         preview = PreviewOperator(task_id="preview", shop=shop.name, execution_timeout=LONGEST_LOOK)
-        only_to_send = OnlyToSendOperator(task_id="only_to_send", shop=shop.name)
+        only_to_send = OnlyToSendOperator(task_id="only_to_send", shop=shop.name, execution_timeout=LONGEST_LOOK)
         approve = ApproveOperator(
             task_id="approve",
             options=[APPROVE, NOTHING],

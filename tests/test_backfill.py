@@ -209,6 +209,37 @@ def test_nothing_outside_the_range_is_used_up(shop: Floor) -> None:
     assert shop.outcomes(CREATED)["2"] == ("pending", None)
 
 
+def test_what_is_too_late_is_recorded_so_that_a_person_can_release_it(shop: Floor) -> None:
+    shop.ret("1", created_at=NOW - 50 * HOUR)
+    shop.ret("2", created_at=NOW - HOUR)
+    wanted = Range(NOW.date() - 3 * DAY, NOW.date(), [CREATED])
+    preview(shop, wanted)
+    shop.ret("3", created_at=NOW - HOUR / 2)
+    assert send(shop, wanted, at=NOW + HOUR) == {"to send": 1}
+    of_old = {"old": ("suppressed", "baseline")}
+    assert shop.outcomes(CREATED) == {"1": ("expired", "too late"), "2": ("pending", None)} | of_old
+
+
+def test_what_is_too_late_is_recorded_though_there_is_nothing_to_send(shop: Floor) -> None:
+    wanted = Range(NOW.date() - 3 * DAY, NOW.date(), [CREATED])
+    preview(shop, wanted)
+    assert backfill.record_unsent(shop.conn, source(shop), asker(), wanted, at=NOW) == 0
+    shop.ret("1", created_at=NOW - 50 * HOUR)
+    preview(shop, wanted)
+    assert planned(shop) == []
+    assert "1" not in shop.outcomes(CREATED)
+    assert backfill.record_unsent(shop.conn, source(shop), asker(), wanted, at=NOW) == 1
+    assert shop.outcomes(CREATED)["1"] == ("expired", "too late")
+
+
+def test_a_plan_says_which_rules_are_off(shop: Floor) -> None:
+    wanted = Range(NOW.date(), NOW.date(), ["Loop Refund Transaction"])
+    plan = backfill.Plan(NOW)
+    told = "Loop Refund Transaction: connector airbyte does not tell transactions."
+    assert told in backfill.blind_spots(Shop(name="default", connector="airbyte"), wanted, plan)
+    assert told not in backfill.blind_spots(Shop(name="default"), wanted, plan)
+
+
 def test_what_was_approved_too_late_expires(shop: Floor) -> None:
     shop.ret("1", created_at=NOW - HOUR)
     preview(shop)
@@ -268,12 +299,17 @@ def test_a_day_is_as_long_as_the_shops_clock_makes_it(zone: str, day: date, bega
     assert Range(day, day).window(shop) == (datetime.fromisoformat(began), datetime.fromisoformat(ended))
 
 
-def test_reminders_of_a_stale_source_are_not_judged_and_said_so(floors: Callable[..., Floor]) -> None:
-    floor = floors(freshness_hours=1)
-    floor.ret("1", created_at=NOW - 22 * DAY, synced_at=NOW - DAY)
+@pytest.mark.parametrize("freshness_hours", [1, 48])
+def test_reminders_of_a_stale_source_are_not_judged_and_said_so(
+    floors: Callable[..., Floor], freshness_hours: int
+) -> None:
+    floor = floors(freshness_hours=freshness_hours)
+    floor.label("elsewhere", "OTHER", status="new", synced_at=NOW - DAY)
+    floor.start()
+    floor.ret("1", created_at=NOW - 22 * DAY, labels_enabled=True, synced_at=NOW - DAY)
     text = preview(floor, Range(date(2026, 2, 1), NOW.date(), [EXPIRING, EXPIRED]))
-    assert planned(floor) == []
-    assert "Those that need a fresh source are put off" in text
+    assert planned(floor) == ([] if freshness_hours == 1 else [(EXPIRING, "1")])
+    assert ("put off: returns or labels were last synced" in text) == (freshness_hours == 1)
 
 
 def test_many_lines_are_cut_and_their_sum_is_told(shop: Floor) -> None:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, cast
 import pandas as pd
 import psycopg
 
-from loop_attentive import days, db, decisions, mirror, qualify, rules, runs
+from loop_attentive import connectors, days, db, decisions, mirror, qualify, rules, runs
 from loop_attentive.catalogue import CATALOGUE, MAX_LATENESS, EventType, check_names
 from loop_attentive.days import ONE_DAY
 from loop_attentive.decisions import Asker
@@ -224,8 +224,9 @@ def _table(counts: list[Count], plan: Plan, title: str) -> str:
 
 def blind_spots(shop: Shop, wanted: Range, plan: Plan) -> list[str]:
     """Which events a range cannot show, and why: a sentence each."""
-    types = wanted.types()
-    spots = []
+    off = {event: why for event in wanted.types() if (why := connectors.why_off(shop, event))}
+    types = [event for event in wanted.types() if event not in off]
+    spots = [f"{event.name}: {why}." for event, why in off.items()]
     if changes := [event.name for event in types if event.change]:
         spots.append(
             f"{', '.join(changes)}: only states that a look of ours saw. The warehouse keeps the latest state alone; "
@@ -280,11 +281,36 @@ def approve(conn: psycopg.Connection[Any], asker: Asker, wanted: Range, *, who: 
 def enqueue(
     conn: psycopg.Connection[Any], origin: Source, asker: Asker, wanted: Range, plan_id: int, **look: Any
 ) -> dict[str, int]:
-    """Brings what an approved plan holds and is still due into the ledger, rule by rule, each committed.
+    """Brings what an approved plan holds and is still due into the ledger, rule by rule, each committed; and what is
+    never sent.
 
     look: further arguments of mirror.look. How many of the plan's events had which outcome: to send, found by another
     run since, no longer due, or a state in which they are not sent.
     """
+    run = _take_in(conn, origin, asker, wanted, plan_id, **look)
+    rows = conn.execute(db.sql("backfill/outcome"), {"plan_id": plan_id, "run_key": run.run_key}).fetchall()
+    return dict(cast(list[tuple[str, int]], rows))
+
+
+def record_unsent(conn: psycopg.Connection[Any], origin: Source, asker: Asker, wanted: Range, **look: Any) -> int:
+    """Brings what is never sent into the ledger where the run's plan holds nothing else, so that a person can release
+    it; how many events. look: as of enqueue.
+    """
+    plan_id = db.scalar(
+        conn,
+        "SELECT plan_id FROM plan JOIN plan_count USING (plan_id) WHERE (shop, dag_id, run_id) = (%s, %s, %s) "
+        "AND (verdict = 'late' OR verdict = 'suppressed' AND NOT releasable AND reason = 'baseline') LIMIT 1",
+        asker,
+    )
+    if plan_id is None:
+        return 0
+    run = _take_in(conn, origin, asker, wanted, plan_id, **look)
+    return int(db.scalar(conn, "SELECT sum(created) FROM run_rule WHERE run_key = %s", (run.run_key,)) or 0)
+
+
+def _take_in(
+    conn: psycopg.Connection[Any], origin: Source, asker: Asker, wanted: Range, plan_id: int, **look: Any
+) -> Run:
     shop = origin.shop
     seen = mirror.look(conn, origin, whole=True, **look)
     run = runs.start(
@@ -292,5 +318,4 @@ def enqueue(
     )
     for event in wanted.types():
         qualify.qualify(conn, shop, event, run, plan_id=plan_id, now=look.get("at"))
-    rows = conn.execute(db.sql("backfill/outcome"), {"plan_id": plan_id, "run_key": run.run_key}).fetchall()
-    return dict(cast(list[tuple[str, int]], rows))
+    return run

@@ -1,6 +1,7 @@
 """The steps of a backfill by date range, as Airflow sees them: thin, each calls the logic."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import date
 from typing import Any
 
@@ -39,16 +40,22 @@ class PreviewOperator(StepOperator):
 
 
 class OnlyToSendOperator(StepOperator):
-    """Ends a run that has nothing to ask: a preview, or a plan without events."""
+    """Ends a run that has nothing to ask: a preview, or a plan without events to send."""
 
     def step(self, context: Context, conn: psycopg.Connection[Any], shop: Shop) -> int:
         from loop_attentive import backfill
 
         if context["params"]["mode"] != SEND:
             raise AirflowSkipException("Mode preview: nothing is sent. The plan is the result of the task preview.")
-        if not (planned := backfill.planned(conn, asker_of(context, shop))):
-            raise AirflowSkipException("The plan holds no event: nobody is asked, nothing is sent.")
-        return planned
+        asker = asker_of(context, shop)
+        if planned := backfill.planned(conn, asker):
+            return planned
+        with to_take_in(conn, shop) as (source, account):
+            recorded = backfill.record_unsent(conn, source, asker, range_of(context), account=account)
+        raise AirflowSkipException(
+            f"The plan holds no event to send: nobody is asked, nothing is sent. {recorded} were recorded that are too "
+            "late, or from before the shop began: a person can release them."
+        )
 
 
 class EnqueueOperator(StepOperator):
@@ -66,12 +73,19 @@ class EnqueueOperator(StepOperator):
         asker, wanted = asker_of(context, shop), range_of(context)
         _, who = answered(self.answer)
         plan_id = backfill.approve(conn, asker, wanted, who=who)
-        account = account_of(shop)
-        if account:
-            people.know_account(conn, same_connection(shop), account)
-        with source_of(shop) as source:
+        with to_take_in(conn, shop) as (source, account):
             outcomes = backfill.enqueue(conn, source, asker, wanted, plan_id, account=account)
-        removal.catch_up(conn, shop)
         told = ", ".join(f"{events} {outcome}" for outcome, events in outcomes.items())
         self.log.info("Of the plan's events: %s.", told or "there were none")
         return outcomes
+
+
+@contextmanager
+def to_take_in(conn: psycopg.Connection[Any], shop: Shop) -> Iterator[tuple[Any, str | None]]:
+    """The shop's source for a look that is kept, and its Attentive account; who said no is kept out of it."""
+    account = account_of(shop)
+    if account:
+        people.know_account(conn, same_connection(shop), account)
+    with source_of(shop) as source:
+        yield source, account
+    removal.catch_up(conn, shop)

@@ -113,7 +113,7 @@ def test_a_range_of_days_is_previewed_approved_and_sent(house: House) -> None:
     assert "**2 events would be sent**" in asked
     assert "Examples" in asked
     merchant.succeeds(sent)
-    assert merchant.statuses() == Counter(accepted=2)
+    assert merchant.statuses() == Counter(accepted=2, expired=1)
     merchant.each_exactly_once()
     merchant.adds_up()
     assert merchant.rows("SELECT action, events FROM audit_decision WHERE shop = %s") == [("backfill", 2)]

@@ -1,8 +1,13 @@
--- Of what a rule yields, only what an approved plan holds and the ledger does not know yet is taken.
+-- Of what a rule yields and the ledger does not know yet, what an approved plan holds is taken; and what is never sent,
+-- baseline or too late, which a person can release once it is recorded.
 DELETE FROM candidate AS c
 WHERE
     c.is_known
-    OR NOT EXISTS (
-        SELECT FROM plan_event AS p
-        WHERE p.plan_id = %(plan_id)s AND p.event_type = c.event_type AND p.key = c.key
+    OR NOT (
+        c.is_baseline
+        OR coalesce(c.occurred_at < %(late)s::timestamptz, false)
+        OR EXISTS (
+            SELECT FROM plan_event AS p
+            WHERE p.plan_id = %(plan_id)s AND p.event_type = c.event_type AND p.key = c.key
+        )
     );
