@@ -6,7 +6,7 @@ from typing import Any, LiteralString, cast
 
 import pytest
 
-from loop_attentive import backfill, mirror
+from loop_attentive import backfill, db, mirror
 from loop_attentive.backfill import Range
 from loop_attentive.backfill_operators import range_of
 from loop_attentive.decisions import Asker
@@ -345,8 +345,15 @@ def test_a_day_at_the_end_of_calendars_is_refused_in_one_line(first: str, last: 
 def test_a_plan_that_dies_half_way_leaves_nothing(shop: Floor, monkeypatch: pytest.MonkeyPatch) -> None:
     shop.ret("1", created_at=NOW - HOUR)
     before = contents(shop)
+    copy = db.copy
+
+    def dies(cur: Any, table: str, *rest: Any) -> None:
+        if table == "plan_event":  # when the plan and its counts are there
+            raise ConnectionError
+        copy(cur, table, *rest)
+
     with monkeypatch.context() as patch:
-        patch.setattr(backfill, "_keep", lambda *_: (_ for _ in ()).throw(ConnectionError("gone")))
+        patch.setattr(db, "copy", dies)
         with pytest.raises(ConnectionError):
             preview(shop)
     assert contents(shop) == before

@@ -130,3 +130,28 @@ def test_what_changes_while_the_return_is_deleted_is_nobodys_news(floor: Floor) 
     assert floor.run(T0 + 2 * HOUR) == []
     floor.label(status="in_transit")
     assert len(floor.run(T0 + 3 * HOUR, UPDATED)) == 1
+
+
+def test_a_first_status_of_a_label_with_a_number_is_no_update(floor: Floor) -> None:
+    floor.start()
+    floor.ret("1", created_at=T0 + HOUR)
+    floor.label("1", "1Z1", status="N/A", created_at=T0 + HOUR)
+    floor.run(T0 + 2 * HOUR)
+    floor.label("1", "1Z1", status="new", updated_at=T0 + 3 * HOUR)
+    assert floor.run(T0 + 4 * HOUR) == []
+    floor.label("1", "1Z1", status="in_transit", updated_at=T0 + 5 * HOUR)
+    assert [event.event_type for event in floor.run(T0 + 6 * HOUR)] == ["Loop Label Updated"]
+
+
+def test_a_status_that_is_not_told_for_a_while_is_no_update_and_neither_is_its_return(floor: Floor) -> None:
+    floor.start()
+    floor.ret("1", created_at=T0 + HOUR)
+    floor.label("1", "1Z1", status="in_transit", created_at=T0 + HOUR)
+    floor.run(T0 + 2 * HOUR)
+    for hour, status in ((3, None), (5, "in_transit"), (7, "")):
+        floor.label("1", "1Z1", status=status, updated_at=T0 + hour * HOUR)
+        assert floor.run(T0 + (hour + 1) * HOUR) == []
+    floor.label("1", "1Z1", status="delivered", updated_at=T0 + 9 * HOUR)
+    [event] = floor.run(T0 + 10 * HOUR)
+    assert event.body
+    assert event.body["properties"]["trackingStatus"] == "delivered"

@@ -55,6 +55,19 @@ WHERE
     AND NOT l.ever_shipped
     AND s.return_id = l.return_id AND s.number = l.number AND (s.shipped = 'yes' OR s.ever_shipped);
 
+-- A status that is not told any more (unknown, and nothing says that it is shipped) stays what it was.
+UPDATE label_read AS l
+SET tracking_status = once.tracking_status, shipped = once.shipped
+FROM (
+    SELECT t.return_id, t.number, m.tracking_status, m.shipped
+    FROM label_read AS t
+    CROSS JOIN LATERAL (
+        SELECT * FROM mirror_label AS m WHERE m.shop = %(shop)s AND m.return_id = t.return_id AND m.number = t.number LIMIT 1
+    ) AS m
+    WHERE (t.tracking_status, t.shipped) = ('unknown', 'no') AND t.number <> ''
+) AS once
+WHERE l.return_id = once.return_id AND l.number = once.number;
+
 INSERT INTO mirror_waiting AS w (shop, source_table, return_id, subject, updated_at, waiting_since, row_data)
 SELECT
     %(shop)s, 'labels', l.return_id, l.number, l.updated_at, %(as_of)s,
@@ -84,7 +97,8 @@ FROM (
         AND s.tracking_status IS DISTINCT FROM 'canceled' AS is_revived,
         s.ever_shipped AND NOT m.ever_shipped AS is_newly_shipped,
         coalesce(m.ever_shipped, false) AS was_shipped,
-        m.tracking_status AS old_status,
+        -- a first status where there was none is no update
+        CASE WHEN (m.tracking_status, m.shipped) <> ('unknown', 'no') THEN m.tracking_status END AS old_status,
         s.updated_at IS NOT NULL AND s.updated_at IS DISTINCT FROM m.updated_at AS is_moved,
         n.return_id IS NOT NULL AND m.number IS NULL AS had_no_number,
         s.created_at IS DISTINCT FROM n.created_at AS is_dated_otherwise,
