@@ -24,8 +24,9 @@ NO_ANSWER = 0
 class Fate:
     """What becomes of a request. taken: whether its event is. status: of the answer, or NO_ANSWER.
 
-    after: seconds until the answer. reset: the connection is cut then. retry_after: what the answer asks for. ends: the
-    connection is closed after the answer.
+    after: seconds until the answer. reset: the connection is cut then. retry_after: what the answer asks for. limit: of
+    requests a second, that it names. body: what comes after its head, of so many bytes announced. ends: the connection
+    is closed after the answer.
     """
 
     name: str
@@ -34,6 +35,9 @@ class Fate:
     after: float = 0.0
     reset: bool = False
     retry_after: int | None = None
+    limit: int | None = None
+    announced: int = 0
+    body: bytes = b""
     ends: bool = False
 
 
@@ -58,6 +62,10 @@ FOUL = (
     Fate("an answer that nobody waits for any more", True, 200, after=40.0),
     Fate("no HTTP", True, status=999),
     Fate("taken, and hung up", True, 200, ends=True),
+    Fate("429, and a lower limit", False, 429, limit=4),
+    Fate("taken, and the body never ends", True, 200, announced=1000, body=b"{"),
+    Fate("503, and the body never ends", False, 503, announced=1000, body=b"{"),
+    Fate("taken, and too much is said", True, 200, body=b"{}"),
 )
 REFUSED, SLOW, NEVER = "refused", "slow", "never"
 """What may become of opening a connection."""
@@ -160,8 +168,10 @@ class Attentive:
         elif fate.status == 999:
             wire.bring(b"\x00 this is not HTTP \r\n\r\n", request)
         elif fate.status != NO_ANSWER:
-            retry = "" if fate.retry_after is None else f"Retry-After: {fate.retry_after}\r\n"
-            wire.bring(f"HTTP/1.1 {fate.status} Made Up\r\nContent-Length: 0\r\n{retry}\r\n".encode(), request)
+            lines = [f"HTTP/1.1 {fate.status} Made Up", f"Content-Length: {fate.announced}"]
+            lines += [f"Retry-After: {fate.retry_after}"] if fate.retry_after is not None else []
+            lines += [f"x-ratelimit-limit: {fate.limit}"] if fate.limit is not None else []
+            wire.bring("\r\n".join([*lines, "", ""]).encode() + fate.body, request)
 
 
 class Wire(asyncio.Transport):

@@ -16,6 +16,9 @@ from tests.simulation.clockwork import Process, VirtualLoop
 SLOWEST = 0.002
 """Seconds that a question or an answer is on its way at most, when all is well."""
 
+LATE = (0.0, 0.05, 1.0, 20.0)
+"""Seconds at most after which what was asked on a line that broke is done after all, where it is."""
+
 
 class Database:
     """All lines lead to one session, one statement or transaction after the other, in the order of made-up time.
@@ -52,6 +55,24 @@ class Database:
     async def travel(self) -> None:
         await asyncio.sleep(self._rng.uniform(0, SLOWEST))
 
+    def may_do_late(self, line: "Line", query: str, parameters: Any) -> None:
+        """A statement that was on its way when its line broke: it is done though nobody waits for it, or it is not."""
+        within = self._rng.choice(LATE)
+        if within:
+            self._tell(f"{name_of(query)} of process {line.process.number} is on its way though its line has broken")
+            self._loop.call_later(self._rng.uniform(0, within), self._do_late, query, parameters)
+
+    def _do_late(self, query: str, parameters: Any) -> None:
+        if self._loop.time() >= self.away_until:
+            self.run(query, parameters, None)
+
+    def run(self, query: str, parameters: Any, row_factory: Any) -> "Rows":
+        if parameters and parameters.get("now"):
+            parameters = parameters | {"now": self.now()}  # read when it runs, not when it was asked
+        with self.session.cursor(row_factory=row_factory or psycopg.rows.tuple_row) as cursor:
+            cursor.execute(query, parameters)
+            return Rows(cursor.fetchall() if cursor.description else [])
+
     def goes_away(self, seconds: float) -> None:
         """Crashes, and is there again later; what was committed stays."""
         self._tell(f"the database is away for {seconds:.1f} s")
@@ -67,21 +88,28 @@ class Line:
         self._database = database
         self.process = process
         self._in_transaction = False
-        self._broken = False
+        self._broken = self._was_cut = False
         self._last_asked = ""
 
-    def break_off(self) -> None:
+    def break_off(self, *, cut: bool = False) -> None:
+        """cut: what was asked on it may arrive all the same."""
         self._broken = True
+        self._was_cut = cut
         self._database.lines.discard(self)
 
     async def execute(self, query: str, parameters: Any = None, row_factory: Any = None) -> "Rows":
         if self._in_transaction:
             self.process.hit("inside a transaction")  # nobody can wait here: all lines share the session
             self._must_stand()
-            return self._run(query, parameters, row_factory)
+            return self._database.run(query, parameters, row_factory)
         name = name_of(query)
-        await self._ask(name)
-        rows = self._run(query, parameters, row_factory)
+        try:
+            await self._ask(name)
+        except psycopg.OperationalError:
+            if self._was_cut:
+                self._database.may_do_late(self, query, parameters)
+            raise
+        rows = self._database.run(query, parameters, row_factory)
         await self._hear(name)
         return rows
 
@@ -127,13 +155,6 @@ class Line:
         self.process.must_be_alive()
         if self._broken:
             raise psycopg.OperationalError("the connection is lost (made up)")
-
-    def _run(self, query: str, parameters: Any, row_factory: Any) -> "Rows":
-        if parameters and parameters.get("now"):
-            parameters = parameters | {"now": self._database.now()}  # read when it runs, not when it was asked
-        with self._database.session.cursor(row_factory=row_factory or psycopg.rows.tuple_row) as cursor:
-            cursor.execute(query, parameters)
-            return Rows(cursor.fetchall() if cursor.description else [])
 
 
 class Rows:

@@ -132,6 +132,9 @@ class Judge:
         told = datetime.fromisoformat(request.event["occurredAt"])
         must(told == event["told"], f"{name} left with another time than its attempt has")
         must(self._now() - told < timedelta(hours=12), f"{name} is {self._now() - told} old: no Journey fires")
+        left_after = (self._now() - event["marked_at"]).total_seconds() - (request.at - request.left_at)
+        must(left_after < LEAVES_WITHIN.total_seconds() + 0.1, f"{name} left {left_after:.1f} s after its mark")
+        self._was_due(name, event, told)
         if not event["was_in_doubt"]:  # else it is as it was, see _explained
             true_to = event["occurred_at"] if self._is_young(event) else event["marked_at"]
             must(told == _milliseconds(true_to), f"{name} left with a time that is not its own")
@@ -146,6 +149,15 @@ class Judge:
         for earlier in self.requests[request.event_id]:
             self._explained(earlier, request, event)
         must_be_the_only_resend(name, event["event_type"], event["doubts"])
+
+    def _was_due(self, name: str, event: dict[str, Any], told: datetime) -> None:
+        """What holds no more, or is too late, leaves no more; nor again, where its own time would start no Journey."""
+        if event["event_type"] in REMINDERS:
+            must(event["return_id"] in self.due, f"{name} left, and does not hold")
+        elif not event["was_in_doubt"]:
+            must(event["marked_at"] - event["occurred_at"] <= MAX_LATENESS, f"{name} left too late")
+        if event["doubts"]:
+            must(event["marked_at"] - told < JOURNEY_LATENESS, f"{name} left again too late")
 
     def _is_young(self, event: dict[str, Any]) -> bool:
         return bool(event["marked_at"] - event["occurred_at"] <= JOURNEY_LATENESS)
@@ -222,6 +234,7 @@ class Judge:
         """The ledger against what the server saw and what the processes heard; events that were left for a no."""
         must(not self.broken, "; ".join(self.broken))
         self._pace()
+        self._limits()
         self._pauses()
         self._sums()
         attempts = self._attempts()
@@ -256,6 +269,21 @@ class Judge:
         # as a server counts them whose distance does not change with the weather
         busiest = busiest_second(one.at - one.distance for one in self.all_requests)
         must(busiest <= self._limit, f"{busiest} requests in one second, and the limit is {self._limit}")
+
+    def _limits(self) -> None:
+        """A lower limit that an answer names holds for every worker, once it can have heard of that."""
+        well = {one.process for one in self.all_requests if self._is_well(one.process)}
+        for asked in self.all_requests:
+            if asked.fate.limit and asked.answered_at is not None and asked.process in well:
+                begin = asked.answered_at + PAUSE_HEARD_WITHIN
+                later = [
+                    one.at - one.distance for one in self.all_requests if one.process in well and one.left_at > begin
+                ]
+                busiest = busiest_second(later) if later else 0
+                must(
+                    busiest <= asked.fate.limit, f"{busiest} requests in one second, and {asked.fate.limit} were named"
+                )
+                return
 
     def _pauses(self) -> None:
         """After an answer that asks for a pause no worker of the account sends, once it can have heard of that."""
@@ -343,9 +371,7 @@ class Judge:
             must(not well, f"{name}: attempt {row['attempt']} was given up, and its process is well")
         if heard and heard.fate.status < 600 and not silenced:
             expected = {"unauthorized": "refused"}.get(outcome := outcome_of(heard.fate.status), outcome)
-            kept_from_hearing = row["outcome"] == "unknown" and self.hindered[row["map_index"]]
-            right = row["outcome"] == expected or kept_from_hearing
-            must(right, f"{name}: an answer was {expected}, and the ledger says {row['outcome']}")
+            must(row["outcome"] == expected, f"{name}: an answer was {expected}, and the ledger says {row['outcome']}")
 
     def _surely_not_taken(self, name: str, status: str, event: dict[str, Any], requests: Sequence[Request]) -> None:
         for one in requests:

@@ -278,7 +278,7 @@ class Schedule:
         self._tell(f"process {process.number} loses its lines to the database")
         self._judge.cut_off.add(process.number)
         for line in [line for line in self._database.lines if line.process is process]:
-            line.break_off()
+            line.break_off(cut=True)
 
     def _away(self, _: Process, seconds: float) -> None:
         for process in self._processes:
