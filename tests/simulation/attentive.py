@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from loop_attentive.attentive import BODY_TIMEOUT
 from tests.simulation.clockwork import Process, VirtualLoop
 
 ATTEMPT: ContextVar[int] = ContextVar("attempt", default=0)
@@ -18,6 +19,9 @@ JITTER = 0.004
 """Seconds that one request may be longer on its way than another."""
 
 NO_ANSWER = 0
+
+UNSETTLED_SECONDS = 0.25
+"""For which an answer may be in hand, once its body has come or is waited for no longer."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,12 @@ class Request:
     @property
     def event_id(self) -> str:
         return str(self.event["externalEventId"])
+
+    @property
+    def is_over_by(self) -> float:
+        """When its answer, once heard, is settled, while its client's database answers."""
+        assert self.answered_at is not None, "it was answered"
+        return self.answered_at + UNSETTLED_SECONDS + (BODY_TIMEOUT if self.fate.announced else 0)
 
 
 @dataclass

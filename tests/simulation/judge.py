@@ -20,9 +20,6 @@ from tests.simulation.clockwork import Process, Violation
 AHEAD_SECONDS = 0.3
 """Of what has not left, a killed sender leaves no more in doubt than leaves in so much time (docs/architecture.md)."""
 
-UNSETTLED_SECONDS = 0.25
-"""Nor answers that came longer ago than this, while its database answers."""
-
 GIVEN_UP_AFTER = 40.0
 """Seconds for which a process must be kept from its work before others may give its requests up: a lease, less the time
 between two renewals."""
@@ -223,7 +220,7 @@ class Judge:
         late = [
             one
             for one in self.all_requests
-            if (one.event_id, one.attempt) in names and one.answered_at and one.answered_at < at - UNSETTLED_SECONDS
+            if (one.event_id, one.attempt) in names and one.answered_at is not None and one.is_over_by < at
         ]
         if late and not self.hindered[process.number]:
             self.broken.append(f"process {process.number} was killed before {len(late)} old answers were settled")

@@ -15,7 +15,7 @@ from typing import Any
 from unittest.mock import patch
 
 from loop_attentive import db, delivery, ledger, pace
-from loop_attentive.attentive import NO_ANSWER, AttentiveTransport
+from loop_attentive.attentive import NO_ANSWER, AttentiveTransport, Passage
 from loop_attentive.ledger import JudgedReminders, Ledger, Settled
 from loop_attentive.pace import Pace
 from loop_attentive.reminders import Reminders
@@ -128,6 +128,15 @@ def _of_the_last_one(
 
 async def _none_holds(self: Reminders, _: Any, reminders: Any) -> JudgedReminders:
     return JudgedReminders(no_longer=[one.event_id for one in reminders])
+
+
+async def _all_hold(*_: Any) -> JudgedReminders:
+    return JudgedReminders()
+
+
+async def _without_restoring(self: Ledger, *arguments: Any, mark: Any = Ledger.mark) -> Any:
+    with patch.object(self, "_restore", _nothing):
+        return await mark(self, *arguments)
 
 
 async def _deaf(_: Any) -> None:
@@ -354,6 +363,42 @@ WRONG_SENDERS = (
         ),
         5,
         "was never sent",
+    ),
+    Wrong(
+        "does not ask whether reminders still hold",
+        python((Reminders, "judge", _all_hold)),
+        0,
+        "left, and does not hold",
+    ),
+    Wrong(
+        "sends whatever is due, however late",
+        sql("mark", ("THEN 'expired'", "AND false THEN 'expired'")),
+        0,
+        "left too late",
+    ),
+    Wrong(
+        "sends again what starts no Journey any more",
+        sql("mark", ("clock.now - e.sent_occurred_at >= %(journey)s::interval", "false")),
+        0,
+        "too late",
+    ),
+    Wrong(
+        "does not hear an answer with which something odd came",
+        python((Passage, "listen", _ignore)),
+        0,
+        "the ledger says unknown",
+    ),
+    Wrong(
+        "does not hear of a lower limit",
+        python((Pace, "heard", _ignore)),
+        0,
+        "were named",
+    ),
+    Wrong(
+        "forgets what it marked in a commit that came late",
+        python((Ledger, "mark", _without_restoring)),
+        0,
+        "was given up, and its process is well",
     ),
     Wrong(
         "lets reminders expire",
