@@ -134,11 +134,6 @@ async def _all_hold(*_: Any) -> JudgedReminders:
     return JudgedReminders()
 
 
-async def _without_restoring(self: Ledger, *arguments: Any, mark: Any = Ledger.mark) -> Any:
-    with patch.object(self, "_restore", _nothing):
-        return await mark(self, *arguments)
-
-
 async def _deaf(_: Any) -> None:
     await asyncio.Event().wait()
 
@@ -165,7 +160,7 @@ WRONG_SENDERS = (
     Wrong(
         "sends before it has marked",
         sql("mark", ("status = 'sending',", "status = 'pending',")),
-        2,
+        3,
         "had not said unknown",
     ),
     Wrong(
@@ -177,7 +172,7 @@ WRONG_SENDERS = (
     Wrong(
         "asks who said no but sends again what is in doubt",
         sql("mark", ("                THEN 'opted out'", "                AND e.status = 'pending' THEN 'opted out'")),
-        6,
+        7,
         "had said no",
     ),
     Wrong(
@@ -189,7 +184,7 @@ WRONG_SENDERS = (
     Wrong(
         "forgets that others have leases",
         sql("lost", ("AND e.lease_until < clock.now", "")),
-        3,
+        7,
         "was given up, and its process is well",
     ),
     Wrong(
@@ -201,25 +196,25 @@ WRONG_SENDERS = (
     Wrong(
         "takes a time-out for a failure",
         sql("settle", ("WHEN d.outcome = 'unknown' OR d.was_resend OR", "WHEN d.was_resend OR")),
-        2,
+        6,
         "had not said unknown",
     ),
     Wrong(
         "takes a time-out for a success",
         python((ledger, "outcome_of_attempt", _accepted_when_in_doubt)),
-        2,
+        6,
         "never heard to be accepted",
     ),
     Wrong(
         "takes all for good because one is",
         python((Ledger, "settle", _all_good_if_one_is)),
-        3,
+        5,
         "never heard to be accepted",
     ),
     Wrong(
         "sends again at once",
         sql("settle", ("d.answered_at + %(resend_after)s::interval", "d.answered_at")),
-        2,
+        6,
         "was sent again after",
     ),
     Wrong(
@@ -231,13 +226,13 @@ WRONG_SENDERS = (
     Wrong(
         "sends lost ones again about money",
         sql("lost", ("lost.event_type <> ALL (%(money)s::text[])", "true")),
-        6,
+        19,
         "about money",
     ),
     Wrong(
         "sends again whenever it hears nothing",
         sql("settle", ("d.money OR (d.outcome = 'unknown' AND d.was_resend)", "d.money")),
-        79,
+        13,
         "attempts were in doubt",
     ),
     Wrong(
@@ -249,7 +244,7 @@ WRONG_SENDERS = (
     Wrong(
         "is in doubt about a refused connection",
         python((AttentiveTransport, "_ask", _in_doubt_when_refused)),
-        0,
+        5,
         "was never made",
     ),
     Wrong(
@@ -277,26 +272,26 @@ WRONG_SENDERS = (
     Wrong(
         "judges the age once, when it queues",
         sql("mark", ("WHEN clock.now - e.occurred_at <= %(journey)s::interval THEN", "WHEN true THEN")),
-        0,
+        2,
         "no Journey fires",
     ),
     Wrong(
         "leaves its marks when it is told to stop",
         python((Ledger, "unmark", _nothing)),
-        18,
+        20,
         "was given up, and its process is well",
     ),
     Wrong(
         "forgets what it did when its line broke",
         python((Ledger, "_restore", _nothing)),
-        30,
+        104,
         "was given up, and its process is well",
     ),
     Wrong(
         "sends what it marked long ago",
         python((delivery.Sender, "is_too_late", _never)),
-        719,
-        "given it up",
+        52,
+        "s after its mark",
     ),
     Wrong(
         "asks twice for one mark",
@@ -367,7 +362,7 @@ WRONG_SENDERS = (
     Wrong(
         "does not ask whether reminders still hold",
         python((Reminders, "judge", _all_hold)),
-        0,
+        1,
         "left, and does not hold",
     ),
     Wrong(
@@ -379,26 +374,20 @@ WRONG_SENDERS = (
     Wrong(
         "sends again what starts no Journey any more",
         sql("mark", ("clock.now - e.sent_occurred_at >= %(journey)s::interval", "false")),
-        0,
+        26,
         "too late",
     ),
     Wrong(
         "does not hear an answer with which something odd came",
         python((Passage, "listen", _ignore)),
-        0,
+        9,
         "the ledger says unknown",
     ),
     Wrong(
         "does not hear of a lower limit",
         python((Pace, "heard", _ignore)),
-        0,
+        3,
         "were named",
-    ),
-    Wrong(
-        "forgets what it marked in a commit that came late",
-        python((Ledger, "mark", _without_restoring)),
-        0,
-        "was given up, and its process is well",
     ),
     Wrong(
         "lets reminders expire",
@@ -451,13 +440,13 @@ WRONG_SENDERS = (
     Wrong(
         "marks all that it has in hand",
         python((pace, "HORIZON", timedelta(seconds=0.9)), (delivery, "TOP_UP", 0.45), (delivery, "AHEAD", 1.0)),
-        8,
+        12,
         "was killed with",
     ),
     Wrong(
         "settles now and then",
         python((delivery, "SETTLE_EVERY", 5.0)),
-        8,
+        3,
         "old answers",
     ),
 )
