@@ -428,7 +428,7 @@ WRONG_SENDERS = (
     Wrong(
         "marks while nothing connects",
         python((delivery.Room, "for_marks", _whatever_is_connecting)),
-        266,
+        1101,
         "was killed with",
     ),
     Wrong(
