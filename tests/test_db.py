@@ -173,3 +173,17 @@ def test_what_no_retry_can_help(libpq_says: str, why: str | None) -> None:
     """The words are those of libpq 18 and PostgreSQL 18."""
     told = db.why_hopeless(psycopg.OperationalError(libpq_says))
     assert told is None if why is None else str(told).startswith(why)
+
+
+def test_options_of_a_connection_go_before_ours(ledger: str) -> None:
+    parts = conninfo_to_dict(ledger)
+    extra = {"options": "-c deadlock_timeout=7s -c jit=on", "keepalives": 0}
+    own = Connection(
+        conn_id="x", conn_type="postgres", host=str(parts["host"]), login=str(parts["user"]),
+        schema=str(parts["dbname"]),
+        extra=json.dumps(extra),
+    )  # fmt: skip
+    assert "keepalives=0" in db.conninfo(own)
+    with db.connect(db.conninfo(own)) as conn:
+        assert db.scalar(conn, "SHOW deadlock_timeout") == "7s"
+        assert db.scalar(conn, "SHOW jit") == "off"

@@ -87,21 +87,29 @@ def test_a_role_that_owns_only_its_schema(database: str) -> None:
             connection.execute("DROP ROLE pipeline")
 
 
-def test_a_role_that_may_not_make_the_schema_is_told_so_in_a_line(database: str) -> None:
+@pytest.mark.parametrize("to", ["head", "base"])
+def test_a_role_that_may_not_do_it_is_told_so_in_a_line(database: str, to: str) -> None:
+    """Whether it may not make the schema, or owns none of its tables: these go by another way."""
+    if to == "base":
+        migrate(database)
+    parts = conninfo_to_dict(database)
+    own = f"postgres://pipeline@{quote(str(parts['host']), safe='')}/{parts['dbname']}"
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute("CREATE ROLE pipeline LOGIN")
-        parts = conninfo_to_dict(database)
-        socket = quote(str(parts["host"]), safe="")
-        own = {"AIRFLOW_CONN_LOOP_ATTENTIVE_DB": f"postgres://pipeline@{socket}/{parts['dbname']}"}
+        if to == "base":
+            connection.execute("GRANT USAGE ON SCHEMA loop_attentive TO pipeline")
+            connection.execute("GRANT SELECT ON ALL TABLES IN SCHEMA loop_attentive TO pipeline")
         try:
             done = subprocess.run(
-                [sys.executable, "-m", "loop_attentive.migrate"],
-                env={**os.environ, "PYTHONPATH": "plugins", **own}, capture_output=True, text=True,
+                [sys.executable, "-m", "loop_attentive.migrate", "--to", to],
+                env={**os.environ, "PYTHONPATH": "plugins", "AIRFLOW_CONN_LOOP_ATTENTIVE_DB": own},
+                capture_output=True, text=True,
             )  # fmt: skip
         finally:
+            connection.execute("DROP OWNED BY pipeline")
             connection.execute("DROP ROLE pipeline")
     assert done.returncode == 1
-    assert "may not do what it has to (permission denied for database" in done.stderr
+    assert "The login of connection loop_attentive_db may not do what it has to (" in done.stderr
     assert "Traceback" not in done.stderr
 
 

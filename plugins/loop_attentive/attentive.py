@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.message import Message
-from email.parser import BytesHeaderParser
+from email.parser import HeaderParser
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal, Protocol
 from urllib.parse import urlsplit
@@ -406,7 +406,7 @@ def head(heard: bytes) -> tuple[int, Message] | None:
     """Status and headers of an answer of which at least the head has come whole; interim ones (1xx) are passed over."""
     while (line := STATUS_LINE.match(heard)) and (end := END_OF_HEAD.search(heard, line.end() - 2)):
         if not 100 <= (status := int(line[1])) < 200:
-            return status, BytesHeaderParser().parsebytes(heard[line.end() : end.end()])
+            return status, HeaderParser().parsestr(heard[line.end() : end.end()].decode("latin-1"))
         heard = heard[end.end() :]
     return None
 

@@ -132,7 +132,7 @@ def conninfo(connection: Any) -> str:
         "password": connection.password,
         "dbname": connection.schema,
     }
-    given = {key: value for key, value in (parts | libpq_options(connection)).items() if value}
+    given = {key: value for key, value in (parts | libpq_options(connection)).items() if value not in (None, "")}
     return libpq.make_conninfo("", **given)
 
 
@@ -145,7 +145,7 @@ def libpq_options(connection: Any) -> dict[str, Any]:
 def connect(conninfo: str, *, autocommit: bool = False) -> psycopg.Connection[Any]:
     """A connection whose session has our SETTINGS; raises NeedsMending when the server does not let us in, or write."""
     try:
-        connection = psycopg.connect(libpq.make_conninfo(conninfo, **SESSION), autocommit=autocommit)
+        connection = psycopg.connect(of_our_session(conninfo), autocommit=autocommit)
         connection.execute(once_connected(connection.info.server_version))
         connection.commit()
     except psycopg.OperationalError as error:
@@ -164,7 +164,7 @@ async def aconnect(conninfo: str, *, autocommit: bool = False) -> psycopg.AsyncC
 
     Of a server that can only be read, too: a standby may be promoted in a moment.
     """
-    connection = await psycopg.AsyncConnection.connect(libpq.make_conninfo(conninfo, **SESSION), autocommit=autocommit)
+    connection = await psycopg.AsyncConnection.connect(of_our_session(conninfo), autocommit=autocommit)
     if can_only_be_read(connection):
         await connection.close()
         raise psycopg.OperationalError("The database can only be read just now.")
@@ -172,6 +172,13 @@ async def aconnect(conninfo: str, *, autocommit: bool = False) -> psycopg.AsyncC
     await connection.execute("SELECT set_config('idle_in_transaction_session_timeout', %s, false)", (STANDS_STILL,))
     await connection.commit()
     return connection
+
+
+def of_our_session(conninfo: str) -> str:
+    """With what our sessions set, after the options that a connection has of its own (such as a proxy's endpoint)."""
+    own = libpq.conninfo_to_dict(conninfo).get("options")
+    options = " ".join(filter(None, [str(own or ""), SESSION["options"]]))
+    return libpq.make_conninfo(conninfo, **SESSION | {"options": options})
 
 
 def can_only_be_read(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> bool:

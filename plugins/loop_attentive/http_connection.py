@@ -70,7 +70,7 @@ def way(connection: Any) -> Way:
 
 def _is_true(value: Any) -> bool:
     """In a connection that is given as a URI every value is text."""
-    return value is True or value == "true"
+    return str(value).lower() == "true"
 
 
 def _default_scheme(host: str) -> str:

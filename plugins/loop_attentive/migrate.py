@@ -104,10 +104,11 @@ def main() -> None:
         )
     except (NeedsMending, DatabaseAway) as error:
         sys.exit(str(error))
-    except DBAPIError as error:
-        if not isinstance(error.orig, psycopg.Error):
+    except (DBAPIError, psycopg.Error) as error:  # a migration's own SQL goes past SQLAlchemy
+        refusal = error.orig if isinstance(error, DBAPIError) else error
+        if not isinstance(refusal, psycopg.Error):
             raise
-        sys.exit(str(refused(error.orig)))
+        sys.exit(str(refused(refusal)))
     print(f"The database of connection {CONNECTION_ID} is at {after or 'base'} (before: {before or 'base'}).")
 
 
