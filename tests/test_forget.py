@@ -538,6 +538,19 @@ def test_a_line_of_two_contacts_is_not_taken_for_one_of_them(between: str) -> No
     assert read == forget.Read(set(), [1, 2, 3])
 
 
+def test_two_numbers_that_look_like_one_are_not_taken_for_a_strangers() -> None:
+    german = Shop(name="default", phone_region="DE")
+    assert forget.read(["030/12345 030/12346", "0301234 0305678"], german) == forget.Read(set(), [1, 2])
+    assert forget.read(["+49 30 12345678", "030 12345678", "030 / 1234 5678"], german).contacts == {"+493012345678"}
+
+
+@pytest.mark.parametrize(
+    "copied", ["\u202a+1 415\u2011555\u20112671\u202c", "+1 415–555–2671", "＋14155552671", "tel:+14155552671"]
+)
+def test_a_number_as_it_is_copied(copied: str) -> None:
+    assert forget.read([copied], Shop(name="default")).contacts == {PHONE}
+
+
 def test_a_number_belongs_to_the_country_of_the_shop() -> None:
     read = forget.read(["020 7946 0000"], Shop(name="default", phone_region="GB"))
     assert read.contacts == {"+442079460000"}

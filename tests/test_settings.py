@@ -312,12 +312,23 @@ def test_one_shops_problem_is_no_other_shops(shops_file: WriteFile) -> None:
         settings.shop("closed", shops_file("shops: {default: {}}"))
 
 
-def test_two_shops_do_not_send_the_same(shops_file: WriteFile, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "differs",
+    ["connector: airbyte", "mode: shadow", "schema: eu", "warehouse: eu", "attentive: eu", 'event_prefix: "EU "'],
+)
+def test_two_shops_do_not_send_the_same(shops_file: WriteFile, differs: str) -> None:
     """Their events are not the same to the ledger: everybody would be texted twice."""
     with pytest.raises(NeedsMending, match=r"shop eu: schema: shop default sends what loop holds already, .* twice"):
         load(shops_file("shops: {default: {}, eu: {}}"))
-    for differs in ("mode: shadow", "schema: eu", "warehouse: eu", "attentive: eu", 'event_prefix: "EU "'):
-        assert list(load(shops_file(f"shops: {{default: {{}}, eu: {{{differs}}}}}"))) == ["default", "eu"]
+    assert list(load(shops_file(f"shops: {{default: {{}}, eu: {{{differs}}}}}"))) == ["default", "eu"]
+
+
+def test_two_shops_may_part_what_one_source_tells(
+    shops_file: WriteFile, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    updated, *others = sorted(event.name for event in CATALOGUE)
+    parted = {"default": {"events_off": [updated]}, "eu": {"events_off": others}}
+    assert list(load(shops_file(yaml.safe_dump({"shops": parted})))) == ["default", "eu"]
     monkeypatch.setattr(settings, "OWN", tmp_path)
     (tmp_path / "eu").mkdir()
     (tmp_path / "eu" / "returns.sql").touch()  # which reads a part of them, say

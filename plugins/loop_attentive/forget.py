@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import re
 import sys
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -33,7 +34,7 @@ ATTEMPTS = 5
 
 LONGEST_PAUSE = 30.0
 
-WRITTEN_LIKE_A_PHONE = re.compile(r"[+\d\s().\-/]+")
+WRITTEN_LIKE_A_PHONE = re.compile(r"(?:tel:)?[+\d\s().\-/]+")
 """A line that holds more than a phone holds more than one contact, perhaps: no part of it is taken for the whole."""
 
 
@@ -64,7 +65,17 @@ def read(lines: Sequence[str], shop: Shop) -> Read:
 def _contact(text: str, shop: Shop) -> str | None:
     if "@" in text:
         return contacts.email(text)
-    return contacts.phone(text, shop.phone_region) if WRITTEN_LIKE_A_PHONE.fullmatch(text) else None
+    written = "".join(_plain(sign) for sign in unicodedata.normalize("NFKC", text))
+    halves = [(written[: gap.start()], written[gap.end() :]) for gap in re.finditer(r"\s+", written)]
+    are_two = any(all(contacts.phone(half, shop.phone_region) for half in two) for two in halves)
+    if are_two or not WRITTEN_LIKE_A_PHONE.fullmatch(written):
+        return None
+    return contacts.phone(written, shop.phone_region)
+
+
+def _plain(sign: str) -> str:
+    """As phones copy a number, it has hyphens of print, and marks that nobody sees."""
+    return {"Pd": "-", "Cf": ""}.get(unicodedata.category(sign), sign)
 
 
 def forget(

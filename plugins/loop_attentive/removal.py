@@ -1,7 +1,8 @@
 """What is held of people who said no is removed: from the mirror, and from the ledger.
 
-The ledger comes first, so that nothing more leaves; it is worked on in small steps that wait for nobody, while senders
-run. The mirror is cleaned when no look is under way, since one that began earlier may still bring in what is to go.
+Nothing of theirs leaves any more, since a mark asks the list. The ledger comes first; it is worked on in small steps
+that wait for nobody, while senders run. The mirror is cleaned when no look is under way, since one that began earlier
+may still bring in what is to go; and before the ledger, where only that tells which returns are theirs.
 """
 
 import logging

@@ -361,19 +361,21 @@ def _filled_twice(shops: Mapping[str, Shop]) -> Iterator[tuple[str, str]]:
 
 def _sent_twice(shops: Mapping[str, Shop]) -> Iterator[tuple[str, str]]:
     """Shops that would send what another sends, each with what to do: to the ledger their events are not the same."""
-    sent: dict[tuple[object, ...], str] = {}
-    for name, one in shops.items():
-        if one.mode != "live" or (OWN / name / "returns.sql").exists():
-            continue
-        source = one.warehouse, one.source_schema, frozenset(one.tables.items())
-        if (first := sent.setdefault((*source, one.attentive, one.event_prefix), name)) != name:
-            yield (
-                name,
-                (
-                    f"schema: shop {first} sends what {one.source_schema} holds already, to the same Attentive, so "
-                    "that customers would get all twice: give another schema, or mode: shadow"
-                ),
-            )
+    for place, (name, shop) in enumerate(shops.items()):
+        same = [other for other in list(shops.values())[:place] if _reads_and_sends(other) == _reads_and_sends(shop)]
+        sent_twice = [other for other in same if BY_NAME.keys() - shop.events_off - other.events_off]
+        if sent_twice and _reads_and_sends(shop):
+            what = f"shop {sent_twice[0].name} sends what {shop.source_schema} holds already, to the same Attentive"
+            mend = "give another schema, mode: shadow, or events_off"
+            yield name, f"schema: {what}, so that customers would get it twice: {mend}"
+
+
+def _reads_and_sends(shop: Shop) -> tuple[object, ...] | None:
+    """What a shop sends to whom; None where nobody can tell, or it sends nothing."""
+    if shop.mode != "live" or (OWN / shop.name / "returns.sql").exists():
+        return None
+    source = shop.warehouse, shop.connector, shop.source_schema, frozenset(shop.tables.items())
+    return *source, shop.attentive, shop.event_prefix
 
 
 class _ProblemsError(Exception):
