@@ -488,16 +488,23 @@ def test_a_mirror_that_was_emptied_makes_no_old_news(floor: Floor) -> None:
     }
 
 
-def test_what_the_cursors_have_passed_of_an_old_return_comes_with_it(floor: Floor) -> None:
-    """Else it would come as news with whatever touches it next."""
+@pytest.mark.parametrize("most_by_id", [1_000, 0])
+def test_what_the_cursors_have_passed_of_an_old_return_comes_with_it(
+    floor: Floor, monkeypatch: pytest.MonkeyPatch, most_by_id: int
+) -> None:
+    """Else it would come as news with whatever touches it next. Of too many all is read, and nothing else is kept."""
+    monkeypatch.setattr(source, "MOST_BY_ID", most_by_id)
     old, seen = T0 - 130 * DAY, {"synced_at": T0 - DAY}
     floor.ret("1", created_at=old, updated_at=old, **seen)
     floor.item("1", "10", out_of_stock=True, **seen)
     floor.transaction("t1", "1", kind="refund", gateway="stripe", status="succeeded", **seen)
+    floor.ret("2", created_at=old, updated_at=old, **seen)
+    floor.item("2", "20", out_of_stock=True, **seen)
     floor.start()
     floor.run(T0 + HOUR)
     floor.ret("1", state="closed", updated_at=T0 + DAY, synced_at=T0 + DAY)
     told = floor.run(T0 + DAY + HOUR)
+    assert floor.one("SELECT count(*) FROM mirror_waiting") == (0,)
     floor.item("1", "10", out_of_stock=True, synced_at=T0 + 5 * DAY)
     floor.transaction("t1", "1", kind="refund", gateway="stripe", status="succeeded", synced_at=T0 + 5 * DAY)
     told += floor.run(T0 + 5 * DAY + HOUR)

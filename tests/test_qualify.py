@@ -918,5 +918,9 @@ def test_a_reminder_comes_back_to_life_after_its_rule_was_raised(floor: Floor) -
     floor.run(T0 + 22 * DAY, expiring)
     floor.set_status("suppressed", "no longer true")
     floor.conn.execute("UPDATE rule SET starts_at = %s", (T0 + 23 * DAY,))
+    floor.settings(enabled_at=T0 + 23 * DAY)
     floor.run(T0 + 24 * DAY, expiring)
+    assert floor.outcomes(expiring) == {"1": ("suppressed", "no longer true")}, "a person has forbidden it since"
+    floor.settings()
+    floor.run(T0 + 24 * DAY + HOUR, expiring)
     assert floor.outcomes(expiring) == {"1": ("pending", None)}

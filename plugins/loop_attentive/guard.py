@@ -74,7 +74,7 @@ NO_RUN = Together([])
 
 def hold_new(cur: psycopg.Cursor[Any], shop: Shop, event: EventType, run: Run, now: datetime) -> int:
     """Holds what is too much of a rule's new events; how many of that type. The transaction should end soon after."""
-    together = _counted_together(cur, shop, run, now)
+    together = _counted_together(cur, shop, run)
     count = db.scalar(
         cur,
         db.sql("qualify/count_run"),
@@ -111,7 +111,7 @@ def hold_judged_above_cap(cur: psycopg.Cursor[Any], shop: Shop, run: Run | None,
     return len(_hold_above_cap(cur, shop, run, now, _by_judging_again(cur)))
 
 
-def _counted_together(cur: psycopg.Cursor[Any], shop: Shop, run: Run, now: datetime) -> Together:
+def _counted_together(cur: psycopg.Cursor[Any], shop: Shop, run: Run) -> Together:
     """A backfill's runs share one look, and are counted with those of the day before that. What a run found before
     Airflow's backfill took it over is none of that.
     """

@@ -23,7 +23,7 @@ from loop_attentive.catalogue import CATALOGUE
 from loop_attentive.errors import NeedsMending
 from loop_attentive.people import SaidNo
 from loop_attentive.settings import Shop
-from loop_attentive.source import Cursor, Source
+from loop_attentive.source import Cursor, Raw, Source
 
 log = logging.getLogger(__name__)
 
@@ -252,15 +252,18 @@ def _read(
             read = nameless = 0
             since = Cursor() if whole else replace(known.cursor)
             with told_of_source(origin, f"Reading {table.name}"):
-                chunks = origin.read(table, since)
+                chunks: Iterator[tuple[Raw, set[str] | None]] = ((raw, None) for raw in origin.read(table, since))
                 if table is not canonical.RETURNS and old and since.position:
-                    chunks = chain(chunks, origin.read_of(table, old))
-                for raw in chunks:
+                    chunks = chain(chunks, ((raw, old) for raw in origin.read_of(table, old)))
+                for raw, only_of in chunks:
                     rows = [row for row in (table.normal(values, zone) for values in raw.rows) if row is not None]
                     if table is canonical.RETURNS:
                         old.update(row[0] for row in rows if _was_old(row, horizon))
                     source.advance(known.cursor, table, raw, rows, until=as_of + CLOCK_TOLERANCE, zone=zone)
                     read, nameless = read + len(raw.rows), nameless + len(raw.rows) - len(rows)
+                    if only_of is not None:  # of more than can be named all were read
+                        place = table.staged.index("return_id")
+                        rows = [row for row in rows if row[place] in only_of]
                     yield table, _Chunk(len(raw.rows), rows)
                 if table is canonical.LABELS and known.cursor.has_rows and not read and not origin.has_any(table.name):
                     known.cursor = Cursor()  # it was emptied: what will fill it is read from its beginning

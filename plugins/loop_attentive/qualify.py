@@ -80,7 +80,8 @@ def qualify(
         if plan_id is not None:
             cur.execute(db.sql("backfill/follow_plan"), {"plan_id": plan_id})
             late = None if event.reminder else now - MAX_LATENESS
-            cur.execute(db.sql("backfill/keep_planned"), {"plan_id": plan_id, "late": late})
+            purged = now - timedelta(days=shop.retention_days)
+            cur.execute(db.sql("backfill/keep_planned"), {"plan_id": plan_id, "late": late, "purged": purged})
         yielded, known = _counts(cur)
         if event.reminder and known:
             _revive(conn, cur, shop, run, now)
@@ -309,10 +310,13 @@ def _record(cur: psycopg.Cursor[Any], run: Run, event: EventType, result: Qualif
 
 
 def _revive(conn: psycopg.Connection[Any], cur: psycopg.Cursor[Any], shop: Shop, run: Run, now: datetime) -> None:
-    """Reminders that were dropped as no longer true, and that the rule yields again, are judged anew."""
+    """Reminders that were dropped as no longer true, and that the rule yields again, are judged anew; but none that the
+    settings' enabled_at forbids: a sender that is at work would take it.
+    """
     cur.execute(
-        "DELETE FROM candidate AS c WHERE c.is_known AND NOT EXISTS (SELECT FROM event AS e "
-        "WHERE e.event_id = c.event_id AND e.status = 'suppressed' AND e.reason = 'no longer true')"
+        "DELETE FROM candidate AS c WHERE c.is_known AND (c.fact_at <= %s OR NOT EXISTS (SELECT FROM event AS e "
+        "WHERE e.event_id = c.event_id AND e.status = 'suppressed' AND e.reason = 'no longer true'))",
+        (shop.enabled_at,),
     )
     _judge_known(conn, cur, shop, run, now)
 
