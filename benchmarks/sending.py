@@ -185,7 +185,7 @@ def main() -> None:
     parsing.add_argument(
         "--seconds", type=float, default=5, help="that the slow ones send in a turn, and at the limit x 6"
     )
-    parsing.add_argument("--repeats", type=int, default=5)
+    parsing.add_argument("--repeats", type=int, default=5, help="0: only what it takes at the limit")
     parsing.add_argument("--tasks", type=int, default=40, help="of HttpOperator; 0: leave it out")
     options = parsing.parse_args()
     figures: list[Figure] = []
@@ -197,7 +197,7 @@ def main() -> None:
                 race.lap(options.events)
         pace = at_the_pace(book, to, int(options.seconds * 6))
         in_airflow = dict(http_operator(options.tasks, to)) if options.tasks else {}
-        for race in races:
+        for race in races if options.repeats else ():
             figures += [*race.figures(), *filter(None, [in_airflow.get(race.latency)])]
         figures += pace
         tell(options, "Sending with the limit lifted", figures)
