@@ -106,12 +106,12 @@ def on_ledger(module: str, options: list[str]) -> int:
         return run(command_line, {"AIRFLOW_HOME": str(HOME / "airflow")} | os.environ)
     with postgres(HOME / "pg") as server, standin() as attentive:
         ours = settings(server, attentive)
-        _tell_of_a_mixture(ours)
         if module != "check_operators" and (own := sorted(_connections(ours) & os.environ.keys())):
             raise NeedsMending(
                 f"{' and '.join(own)} is set and {OWN_LEDGER} is not: set it too, so that what is done there is known "
                 "to your ledger, or neither."
             )
+        _tell_of_a_mixture(ours)
         prepare(server)
         migrate(make_conninfo(server, dbname=LEDGER))
         _fill(server)

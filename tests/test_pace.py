@@ -47,6 +47,14 @@ async def use(pace: Pace, seconds: float, *, handful: int = 20) -> list[float]:
     return written
 
 
+async def somebody_waits(ledger: str) -> None:
+    """Until a session waits for what another has locked."""
+    with connect(ledger) as connection:
+        waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        while connection.execute(waits).fetchone() == (0,):
+            await asyncio.sleep(0.01)
+
+
 def run(story: Coroutine[Any, Any, Any]) -> Any:
     return asyncio.run(story)
 
@@ -99,10 +107,7 @@ def test_the_smallest_setting_counts_for_who_begins_at_the_same_moment(ledger: s
             async with line.transaction():
                 await small._introduce(line)  # not committed yet
                 taking = asyncio.create_task(large.take(1))
-                with connect(ledger) as connection:
-                    waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-                    while connection.execute(waits).fetchone() == (0,):
-                        await asyncio.sleep(0.01)
+                await somebody_waits(ledger)
             await taking
         return large.limit
 
@@ -160,7 +165,7 @@ def test_what_one_worker_wanted_to_tell_when_it_was_called_off_is_told_later(led
         with connect(ledger) as connection, connection.transaction():
             connection.execute("SELECT FROM pace FOR UPDATE")
             telling = asyncio.create_task(pace.take(1))
-            await asyncio.sleep(0.1)
+            await somebody_waits(ledger)
             telling.cancel()
             await asyncio.wait([telling])
         await pace.tell()

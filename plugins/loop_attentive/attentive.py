@@ -150,12 +150,7 @@ def account(host: str, api_key: str) -> str:
 
 def endpoint(connection: Any) -> Endpoint:
     """Reads an Airflow connection of type http. Raises NeedsMending for one that cannot be used."""
-    name = connection.conn_id
-    if not connection.password:
-        raise NeedsMending(f"Connection {name} has no password: put Attentive's API key there.")
-    key = connection.password.strip()
-    if not re.fullmatch(r"[!-~]+", key):
-        raise NeedsMending(f"The password of connection {name} is no API key: it holds spaces, or other than ASCII.")
+    key = http_connection.api_key(connection, absent="put Attentive's API key there")
     return Endpoint(
         base_url=base_url(connection),
         key=key,

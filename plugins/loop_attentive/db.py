@@ -58,7 +58,7 @@ SESSION = {
 }
 
 FIELDS = frozenset({"user", "password", "dbname"})
-"""What an Airflow connection has fields for: its extra tells libpq all else."""
+"""What an Airflow connection's fields alone tell libpq; its extra may tell all else."""
 
 
 @cache

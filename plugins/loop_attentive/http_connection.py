@@ -47,6 +47,21 @@ def url(connection: Any, *, such_as: str, carries: str, query: bool = False) -> 
     return parts._replace(netloc=f"{netloc}:{port}" if port else netloc)
 
 
+def api_key(connection: Any, *, absent: str) -> str:
+    """The password of a connection. Raises NeedsMending for what is no key that a header can hold.
+
+    absent: what to say where there is none.
+    """
+    if not connection.password:
+        raise NeedsMending(f"Connection {connection.conn_id} has no password: {absent}.")
+    key = str(connection.password).strip()
+    if not re.fullmatch(r"[!-~]+", key):
+        raise NeedsMending(
+            f"The password of connection {connection.conn_id} is no API key: it holds spaces, or other than ASCII."
+        )
+    return key
+
+
 @dataclass(frozen=True)
 class Way:
     """How to get there. headers: of the connection's extra, but none that are ours to set."""

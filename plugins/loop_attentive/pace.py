@@ -289,6 +289,7 @@ class Pace:
                     "tokens": [permit.token for permit in news.back],
                     "free_again": [self._free_again(permit) for permit in news.back],
                     "pause": None if news.pause is None else timedelta(seconds=news.pause),
+                    "longest_pause": timedelta(seconds=LONGEST_PAUSE),
                     "learned": news.limit,
                     "period": PERIOD,
                     "horizon": HORIZON,

@@ -126,7 +126,8 @@ def _their_returns(conn: psycopg.Connection[Any], shop: Shop, who: SaidNo) -> li
 
 def _clean_by_events(conn: psycopg.Connection[Any], work: Work) -> None:
     """Cleans what only their events tell to be theirs, before these forget it."""
-    query, parameters = db.sql("people/returns_by_event"), {"shop": work.shop.name}
+    query = db.sql("people/returns_by_event").replace("{their_events}", db.sql("people/their_events"))
+    parameters = {"shop": work.shop.name}
     with conn.transaction():
         if not conn.execute(query, parameters).fetchone():
             return

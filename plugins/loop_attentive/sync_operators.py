@@ -1,7 +1,6 @@
 """The sync from Loop's own API as Airflow sees it: finds the shop and its connections, and calls the logic."""
 
 import logging
-import re
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, date, datetime, timedelta
@@ -119,11 +118,5 @@ def loop_api(conn: Any) -> LoopApi:
     Of its extra only plain_http counts.
     """
     url = http_connection.url(conn, such_as="https://api.loopreturns.com/api/v1", carries="the key")
-    if not conn.password:
-        raise NeedsMending(f"Connection {conn.conn_id} has no password: it is Loop's API key, with the scope Returns.")
-    key = conn.password.strip()
-    if not re.fullmatch("[!-~]+", key):
-        raise NeedsMending(
-            f"The password of connection {conn.conn_id} is no API key: it holds spaces, or other than ASCII."
-        )
+    key = http_connection.api_key(conn, absent="it is Loop's API key, with the scope Returns")
     return LoopApi(url.geturl(), key)

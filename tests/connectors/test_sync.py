@@ -871,6 +871,7 @@ def test_the_same_events_as_through_any_connector(
     ("conn", "says"),
     [
         ({"host": "https://api.loopreturns.com/api/v1"}, "has no password"),
+        ({"host": "https://api.loopreturns.com/api/v1", "password": "…"}, "no API key"),
         ({"host": "http://api.loopreturns.com/api/v1", "password": "k"}, "over plain http"),
         ({"host": "", "password": "k"}, "is no URL"),
         ({"host": "https://api.loopreturns.com:port", "password": "k"}, "is no URL"),

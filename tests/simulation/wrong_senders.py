@@ -375,7 +375,7 @@ WRONG_SENDERS = (
         "sends again what starts no Journey any more",
         sql("mark", ("clock.now - e.sent_occurred_at >= %(journey)s::interval", "false")),
         26,
-        "too late",
+        "left again too late",
     ),
     Wrong(
         "does not hear an answer with which something odd came",

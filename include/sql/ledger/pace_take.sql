@@ -14,8 +14,10 @@ state AS MATERIALIZED (
         clock.now,
         coalesce(%(learned)s::integer, account.learned) AS learned,
         least(account.setting, coalesce(%(learned)s::integer, account.learned)) AS permits,
-        -- a pause of more than an hour is none that anybody asked for: the clock was set back
-        greatest(least(account.paused_until, clock.now + interval '1 hour'), clock.now + %(pause)s::interval) AS paused_until,
+        -- a longer pause is none that anybody asked for: the clock was set back
+        greatest(
+            least(account.paused_until, clock.now + %(longest_pause)s::interval), clock.now + %(pause)s::interval
+        ) AS paused_until,
         %(period)s::interval / least(account.setting, coalesce(%(learned)s::integer, account.learned)) AS step,
         cardinality(account.free_at) AS had,
         account.last_token

@@ -1,5 +1,5 @@
 -- Returns that nothing but their events tells to be of people who said no: the mirror holds no contact of them, because
--- they are deleted, say, or Loop has taken it away.
+-- they are deleted, say, or Loop has taken it away. What yields the events stands for the name in braces.
 SELECT r.return_id
 FROM mirror_return AS r
 WHERE
@@ -8,12 +8,7 @@ WHERE
     AND r.customer_phone IS NULL
     AND r.customer_email IS NULL
     AND r.return_id IN (
-        SELECT e.return_id
-        FROM event AS e
-        WHERE
-            e.shop = %(shop)s
-            AND (
-                e.phone_hash IN (SELECT o.person_hash FROM opted_out AS o WHERE o.shop = %(shop)s)
-                OR e.email_hash IN (SELECT o.person_hash FROM opted_out AS o WHERE o.shop = %(shop)s)
-            )
+        SELECT t.return_id FROM (
+{their_events}
+        ) AS t
     )

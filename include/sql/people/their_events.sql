@@ -1,5 +1,5 @@
 -- Events that were for people who said no.
-SELECT e.event_id
+SELECT e.event_id, e.return_id
 FROM event AS e
 WHERE
     e.shop = %(shop)s
