@@ -98,6 +98,7 @@ def test_base_urls(parts: dict[str, Any], url: str) -> None:
         ({"host": "http://api.attentivemobile.com"}, "plain http"),
         ({"host": "http://10.0.0.1"}, "plain http"),
         ({"host": "https://example.com", "extra": '{"verify": false}'}, "certificates"),
+        ({"host": "https://example.com", "extra": '{"verify": "False"}'}, "certificates"),
         ({"host": "https://example.com", "extra": '{"verify": "/no/such/file"}'}, "CA bundle"),
         ({"host": "https://example.com", "extra": '{"proxy": {"https": "http://secret:8080"}}'}, "proxy"),
         ({"host": "https://example.com", "extra": '{"proxy": "socks5://secret:8080"}'}, "proxy"),
@@ -114,7 +115,7 @@ def test_connections_that_cannot_be_used(parts: dict[str, Any], told: str) -> No
 
 def test_extra_gives_headers_but_not_ours() -> None:
     ours = {"authorization": "Basic x", "Expect": "100-continue", "Transfer-Encoding": "chunked"}
-    extra = {"X-Team": "returns", "trust_env": "true", "verify": True, "timeout": 3} | ours
+    extra = {"X-Team": "returns", "trust_env": "true", "verify": "true", "timeout": 3} | ours
     to = endpoint(connection(host="https://example.com", extra=json.dumps(extra)))
     assert to.way.headers == {"X-Team": "returns"}
     assert to.way.trust_env

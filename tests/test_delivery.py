@@ -24,6 +24,7 @@ from loop_attentive.attentive import Answer, AttentiveTransport, Departure, Tran
 from loop_attentive.delivery import AHEAD, FIRST_UNDER_WAY, RENEW_EVERY, Batch, NothingSent
 from loop_attentive.errors import NeedsMending
 from loop_attentive.ledger import LEASE, NO_REMINDERS, Ledger, Marked, Origin, Settled
+from loop_attentive.pace import elapsed
 from loop_attentive.reconnect import ANSWER_WITHIN, Connection
 from loop_attentive.settings import Shop
 from sandbox.attentive import Fault, Standin
@@ -903,7 +904,7 @@ def test_a_sender_that_slept_after_its_mark_does_not_send_what_others_have_given
             return marked
 
         monkeypatch.setattr(Ledger, "mark", mark_and_sleep)
-        await sending(monotonic=lambda: time.monotonic() + slept.total_seconds())
+        await sending(monotonic=lambda: elapsed() + slept.total_seconds())
 
     tell(book, story)
     [attempt] = book.attempts(event_id)
@@ -1118,6 +1119,33 @@ def test_answers_do_not_wait_for_the_pace(book: Book) -> None:
                 await asyncio.sleep(0.02)
             holder.rollback()
         standin.faults.clear()
+        await running
+
+    tell(book, story)
+    assert book.states() == {"accepted": 40}
+
+
+def test_who_gets_no_permit_in_time_is_taken_back_and_not_told_to_be_unsent(
+    book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ledger stands still while marked events wait for other permits, after a pause."""
+    monkeypatch.setattr(delivery, "LEAVES_WITHIN", timedelta(seconds=3))
+    book.add_many(40)
+
+    async def story(standin: Standin, sending: Sending) -> None:
+        standin.faults.append(Fault(status=429, count=1))
+        running = asyncio.create_task(sending(patience=2))
+        while not standin.received:
+            await asyncio.sleep(0.005)
+        with psycopg.connect(book.conninfo) as holder:
+            holder.execute("SELECT FROM loop_attentive.pace FOR UPDATE")
+            given_up_at = time.monotonic() + 8.0
+            while not book.states().get("sending", 0):
+                await asyncio.sleep(0.01)
+            while book.states().get("sending", 0):
+                assert time.monotonic() < given_up_at, book.states()
+                await asyncio.sleep(0.02)
+            holder.rollback()
         await running
 
     tell(book, story)

@@ -17,7 +17,6 @@ import gc
 import logging
 import math
 import random
-import time
 from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -30,7 +29,7 @@ from loop_attentive.attentive import Answer, Departure, Outcome, Transport
 from loop_attentive.catalogue import EventType
 from loop_attentive.errors import NeedsMending
 from loop_attentive.ledger import LEAVES_WITHIN, Batch, Ledger, Marked, Origin, Settled
-from loop_attentive.pace import HORIZON, Pace, Permit
+from loop_attentive.pace import HORIZON, Pace, Permit, elapsed
 from loop_attentive.reconnect import Connect
 from loop_attentive.reminders import Reminders
 from loop_attentive.settings import Shop
@@ -147,7 +146,7 @@ async def deliver(
     patience: float = 0.0,
     rng: random.Random | None = None,
     now: Callable[[], datetime] | None = None,
-    monotonic: Callable[[], float] = time.monotonic,
+    monotonic: Callable[[], float] = elapsed,
 ) -> Delivered:
     """Sends what is due of a batch, and what falls due meanwhile.
 
@@ -269,8 +268,9 @@ class Flight(Departure):
         if self._sender.calls_back(self):
             raise CalledBack
         try:
-            return await self._sender.pace.take(1)
-        except db.DatabaseAway:
+            async with asyncio.timeout(self._sender.until_too_late(self)):
+                return await self._sender.pace.take(1)
+        except (db.DatabaseAway, TimeoutError):
             raise CalledBack from None
 
     def left(self) -> None:
@@ -497,7 +497,10 @@ class Sender:
 
     def is_too_late(self, flight: Flight) -> bool:
         """Whether others may have given a marked event up before it left."""
-        return self.monotonic() > flight.marked_at + LEAVES_WITHIN.total_seconds()
+        return self.until_too_late(flight) < 0
+
+    def until_too_late(self, flight: Flight) -> float:
+        return flight.marked_at + LEAVES_WITHIN.total_seconds() - self.monotonic()
 
     def _take_in(self, flight: Flight, answer: Answer) -> None:
         """What one answer means for its event, and for the others."""

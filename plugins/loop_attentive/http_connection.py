@@ -119,9 +119,9 @@ def _own_headers(extra: dict[str, Any]) -> dict[str, str]:
 
 
 def _ssl_context(name: str, verify: Any) -> ssl.SSLContext | bool:
-    if verify is True or verify is None:
+    if verify is None or _is_true(verify):
         return True
-    if not isinstance(verify, str):
+    if not isinstance(verify, str) or verify.lower() == "false":
         raise NeedsMending(f"Connection {name} switches the check of certificates off: remove verify from its extra.")
     try:
         return ssl.create_default_context(cafile=verify)

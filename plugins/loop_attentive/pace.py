@@ -15,6 +15,7 @@ allow (see ClockMap); nobody's wall clock is read.
 
 import asyncio
 import logging
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -56,6 +57,16 @@ CLOCKS_COMPARED_EVERY = 1.0
 
 CLOCKS_DRIFT = 0.0002
 """Seconds that two clocks may drift apart in one: what was learned grows less sure with time."""
+
+
+if sys.platform == "linux":
+
+    def elapsed() -> float:
+        """Seconds by a clock that goes on while the machine sleeps: marks and permits lapse meanwhile."""
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+else:
+    elapsed = time.monotonic
 
 
 @dataclass(eq=False)
@@ -113,17 +124,23 @@ class ClockMap:
 
 @dataclass
 class News:
-    """What a worker has to tell the others with its next take."""
+    """What a worker has to tell the others with its next take.
+
+    limit: another one from now on. limit_stays: answers go on naming it, so that it is not forgotten; somebody may have
+    heard of another one meanwhile.
+    """
 
     back: list[Permit] = field(default_factory=list)
     pause: float | None = None
     limit: int | None = None
+    limit_stays: int | None = None
 
     def after(self, older: "News") -> "News":
         """These, with older ones that could not be told."""
         pauses = [pause for pause in (older.pause, self.pause) if pause is not None]
         limit = self.limit if self.limit is not None else older.limit
-        return News([*older.back, *self.back], max(pauses, default=None), limit)
+        stays = self.limit_stays if self.limit_stays is not None else older.limit_stays
+        return News([*older.back, *self.back], max(pauses, default=None), limit, stays)
 
 
 class Pace:
@@ -140,7 +157,7 @@ class Pace:
         shop: str,
         setting: int,
         *,
-        monotonic: Callable[[], float] = time.monotonic,
+        monotonic: Callable[[], float] = elapsed,
         now: Callable[[], datetime] | None = None,
     ) -> None:
         self._database = Reconnecting(connect)
@@ -253,7 +270,7 @@ class Pace:
             # It changes nothing while another shop's setting is smaller: no need to tell each time.
             self._told_times = 0
         elif limit == self.limit < self._setting:
-            self._news.limit = limit  # still: what nobody has told for a day is forgotten
+            self._news.limit_stays = limit
 
     async def _introduce(self, connection: Connection) -> None:
         """In turn with others of the account: each sees the settings of those before."""
@@ -291,6 +308,7 @@ class Pace:
                     "pause": None if news.pause is None else timedelta(seconds=news.pause),
                     "longest_pause": timedelta(seconds=LONGEST_PAUSE),
                     "learned": news.limit,
+                    "stays": news.limit_stays,
                     "period": PERIOD,
                     "horizon": HORIZON,
                     "hold": HOLD,

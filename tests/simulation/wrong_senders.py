@@ -156,6 +156,10 @@ def _never(*_: Any) -> bool:
     return False
 
 
+def _an_hour(*_: Any) -> float:
+    return 3600.0
+
+
 WRONG_SENDERS = (
     Wrong(
         "sends before it has marked",
@@ -289,7 +293,7 @@ WRONG_SENDERS = (
     ),
     Wrong(
         "sends what it marked long ago",
-        python((delivery.Sender, "is_too_late", _never)),
+        python((delivery.Sender, "until_too_late", _an_hour)),
         52,
         "s after its mark",
     ),

@@ -108,7 +108,9 @@ stored AS (
         token = kept.token,
         last_token = (s.last_token + %(wanted)s) %% 2000000000,
         learned = s.learned,
-        learned_at = CASE WHEN %(learned)s::integer IS NULL THEN p.learned_at ELSE s.now END,
+        learned_at = CASE
+            WHEN %(learned)s::integer IS NOT NULL OR %(stays)s::integer = s.learned THEN s.now ELSE p.learned_at
+        END,
         paused_until = s.paused_until
     FROM kept, state AS s
     WHERE p.account = %(account)s
