@@ -212,20 +212,49 @@ def test_pages_of_a_return_that_only_its_events_tell_to_be_theirs(floor: Floor, 
     floor.run(NOW, CREATED)
     floor.ret("1", updated_at=NOW + HOUR, **gone)
     floor.look(NOW + HOUR)
-    assert ("mirror_label", "label_url") in found_anywhere(floor.conn, *CANARIES)
+    assert (("mirror_label", "label_url") in found_anywhere(floor.conn, *CANARIES)) == ("is_deleted" not in gone)
     removed = forgets(floor, PHONE)["default"]
     assert (removed.returns, removed.events) == (1, 1)
     assert found_anywhere(floor.conn, *CANARIES) == []
 
 
-def test_a_label_that_waits_for_a_return_which_was_deleted_before_it_was_seen(floor: Floor) -> None:
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_label_that_waits_for_a_return_which_was_deleted_before_it_was_seen(floor: Floor, at_once: bool) -> None:
     """Nobody knows whose it was; so nothing of theirs may be held."""
     floor.start(T0)
+    floor.label("1", "1Z", status="new", created_at=NOW - HOUR, synced_at=NOW - 5 * HOUR, **PAGES)
+    floor.label("2", "2Z", status="new", created_at=NOW - HOUR, synced_at=NOW - 1.5 * HOUR)
+    if not at_once:
+        floor.look(NOW - HOUR)
     ret(floor, "1", is_deleted=True)
-    floor.label("1", "1Z", status="new", created_at=NOW - HOUR, **PAGES)
     floor.look(NOW)
-    assert floor.conn.execute("SELECT count(*) FROM mirror_waiting").fetchone() == (1,)
+    assert floor.conn.execute("SELECT count(*) FROM mirror_waiting").fetchone() == (2,)
     assert found_anywhere(floor.conn, *CANARIES) == []
+
+
+def test_pages_of_a_return_without_an_event_do_not_outlive_what_tells_whose_it_is(floor: Floor) -> None:
+    """Deleted, or kept beyond mirror_days for an item that is out of stock. When it comes back they come with it."""
+    floor.settings(mirror_days=40)
+    for number in ("1", "2"):
+        ret(floor, number, created_at=T0 - DAY, updated_at=T0 - DAY, synced_at=T0 - DAY)
+        floor.label(number, number, status="new", updated_at=T0 - DAY, synced_at=T0 - DAY, **PAGES)
+    floor.item("2", "20", out_of_stock=True, synced_at=T0 - DAY)
+    floor.start(T0)
+    floor.ret("1", is_deleted=True, updated_at=T0 + HOUR, synced_at=T0 + HOUR)
+    floor.look(T0 + HOUR)
+    pages = "SELECT return_id FROM mirror_label WHERE label_url IS NOT NULL AND tracking_url IS NOT NULL ORDER BY 1"
+    assert floor.conn.execute(pages).fetchall() == [("2",)]
+    ret(floor, "3", created_at=T0 + 39 * DAY, synced_at=T0 + 39 * DAY)
+    floor.ret("1", is_deleted=False, updated_at=T0 + 39 * DAY, synced_at=T0 + 39 * DAY)
+    floor.look(T0 + 39 * DAY)
+    assert floor.conn.execute(pages).fetchall() == [("1",), ("2",)]
+    for day in (45, 46):  # the label is read again
+        floor.label("2", "2", carrier=f"of day {day}", updated_at=T0 + day * DAY, synced_at=T0 + day * DAY)
+        floor.look(T0 + day * DAY)
+        assert floor.conn.execute(pages).fetchall() == [("1",)]
+    floor.ret("2", state="closed", updated_at=T0 + 50 * DAY, synced_at=T0 + 50 * DAY)
+    floor.look(T0 + 50 * DAY)
+    assert floor.conn.execute(pages).fetchall() == [("1",), ("2",)]
 
 
 def test_before_the_shop_has_ever_been_looked_at(floor: Floor) -> None:

@@ -258,6 +258,46 @@ def test_an_old_return_that_is_touched_comes_with_its_labels_which_the_cursor_ha
     assert {"shipped", "kept"} & told == {"kept"}
 
 
+@pytest.mark.parametrize("most_by_id", [1_000, 0])
+def test_a_return_that_a_larger_mirror_may_hold_comes_with_its_labels(
+    floor: Floor, monkeypatch: pytest.MonkeyPatch, most_by_id: int
+) -> None:
+    """mirror_days was raised: what the looks before have passed over belongs to it. It is asked for once."""
+    monkeypatch.setattr(source, "MOST_BY_ID", most_by_id)
+    floor.settings(mirror_days=40)
+    seen = {"synced_at": T0 - DAY}
+    floor.ret("1", created_at=T0 - 60 * DAY, updated_at=T0 - 50 * DAY, **seen)
+    floor.label("1", "1Z1", status="delivered", updated_at=T0 - 50 * DAY, **seen)
+    floor.label("1", "1Z2", status="new", updated_at=T0 - 50 * DAY, **seen)
+    floor.label("1", "1Z3", status="new", **seen)
+    floor.item("1", "10", out_of_stock=True, **seen)
+    floor.ret("2", created_at=T0, synced_at=T0)
+    floor.label("2", "2Z", status="new", synced_at=T0)
+    floor.item("2", "20", out_of_stock=False, synced_at=T0)
+    floor.start(T0)
+    floor.settings(mirror_days=120)
+    floor.ret("1", state="open", updated_at=T0 + DAY, synced_at=T0 + DAY)
+    assert floor.look(T0 + DAY + HOUR).extracted == (8 if most_by_id else 10)
+    floor.ret("1", state="expired", updated_at=T0 + DAY + HOUR, synced_at=T0 + DAY + HOUR)
+    floor.label("1", "1Z2", status="new", carrier="UPS", updated_at=T0 + DAY + HOUR, synced_at=T0 + DAY + HOUR)
+    told = floor.run(T0 + DAY + 2 * HOUR)
+    assert {event.event_type for event in told if event.status == "pending"} == {"Loop Return Status Updated"}
+    assert floor.look(T0 + DAY + 3 * HOUR).extracted == 3
+
+
+def test_a_return_that_was_deleted_when_it_was_first_seen_comes_back_with_its_pages(floor: Floor) -> None:
+    floor.start()
+    floor.ret("1", created_at=T0 + HOUR, is_deleted=True, synced_at=T0 + HOUR)
+    floor.label("1", "1Z1", status="new", label_url="https://l", tracking_url="https://t", synced_at=T0 + HOUR)
+    floor.run(T0 + 2 * HOUR)
+    floor.ret("2", created_at=T0 + 4 * HOUR, synced_at=T0 + 4 * HOUR)
+    floor.label("2", "2Z", status="new", synced_at=T0 + 4 * HOUR)
+    floor.run(T0 + 5 * HOUR)
+    floor.ret("1", is_deleted=False, updated_at=T0 + 7 * HOUR, synced_at=T0 + 7 * HOUR)
+    [label] = [event for event in floor.run(T0 + 8 * HOUR) if event.event_type == "Loop Label Created"]
+    assert (label.properties["label"], label.properties["trackingUrl"]) == ("https://l", "https://t")
+
+
 def test_what_is_out_of_stock_for_long_is_not_news_when_its_old_return_is_touched(floor: Floor) -> None:
     floor.settings(mirror_days=40)
     floor.ret(created_at=T0 - DAY, updated_at=T0 - DAY)

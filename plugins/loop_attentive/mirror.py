@@ -6,7 +6,8 @@ reads the source only after it has its turn, so an older picture never overwrite
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -22,7 +23,7 @@ from loop_attentive.canonical import Table
 from loop_attentive.catalogue import CATALOGUE
 from loop_attentive.errors import NeedsMending
 from loop_attentive.people import SaidNo
-from loop_attentive.settings import Shop
+from loop_attentive.settings import RULES_LOOK_BACK_DAYS, Shop
 from loop_attentive.source import Cursor, Raw, Source
 
 log = logging.getLogger(__name__)
@@ -101,18 +102,29 @@ def _take_in(
 ) -> Look:
     """Reads the source into the mirror: one table is read while the one before is applied."""
     shop, horizon = origin.shop, _horizon(origin.shop, as_of)
-    restocked_once = origin.layout.is_beside("exchange_items")
     extracted = changed = 0
-    with closing(source.ahead(_read(origin, cursors, as_of, whole=whole))) as chunks:
-        for table, chunk in chunks:
-            if chunk is not None:
-                extracted += chunk.read
-                _stage(cur, table, chunk.rows, horizon, said_no)
-            else:
-                _keep_out(conn, cur, shop, table, said_no)
-                known = cursors.get(table.name)
-                changed += _apply(cur, shop, table, as_of, known, restocked_once=restocked_once)
+    passed: Future[set[str]] = Future()
+    try:
+        with closing(source.ahead(_read(origin, cursors, as_of, passed.result, whole=whole))) as chunks:
+            for table, chunk in chunks:
+                if chunk is not None:
+                    extracted += chunk.read
+                    _stage(cur, table, chunk.rows, horizon, said_no)
+                else:
+                    _keep_out(conn, cur, shop, table, said_no)
+                    known = cursors.get(table.name)
+                    changed += _apply(cur, origin, table, as_of, known)
+                    if table is canonical.RETURNS:
+                        passed.set_result(_passed_over(cur, as_of) if known and known.previous_look else set())
+    finally:
+        passed.cancel()  # whoever waits for it need not any more
     return Look(as_of, extracted, changed)
+
+
+def _passed_over(cur: psycopg.Cursor[Any], as_of: datetime) -> set[str]:
+    """Ids of applied returns of whose children the cursors may have passed what the mirror does not hold."""
+    old = as_of - timedelta(days=RULES_LOOK_BACK_DAYS)
+    return {return_id for (return_id,) in cur.execute(db.sql("mirror/passed_over"), {"old": old}).fetchall()}
 
 
 def wait_for_turn(conn: psycopg.Connection[Any], shop: Shop) -> None:
@@ -238,27 +250,24 @@ class _Chunk:
 
 
 def _read(
-    origin: Source, cursors: dict[str, _Known], as_of: datetime, *, whole: bool
+    origin: Source, cursors: dict[str, _Known], as_of: datetime, passed: Callable[[], set[str]], *, whole: bool
 ) -> Iterator[tuple[Table, _Chunk | None]]:
     """What the source has since the cursors, which move over it: each table's chunks, then None.
 
-    A return that was touched when it was too old to be held comes back with what it has, which the cursors have passed:
-    its labels tell whether it is shipped, and what came later would look new.
+    passed: waits until the returns are applied, and tells of which the cursors have passed what the mirror has not:
+    labels tell whether a return is shipped, and what came later would look new.
     """
-    zone, horizon = origin.shop.zone, _horizon(origin.shop, as_of)
-    old: set[str] = set()
+    zone = origin.shop.zone
     for table in canonical.TABLES:
         if known := cursors.get(table.name):
             read = nameless = 0
             since = Cursor() if whole else replace(known.cursor)
             with told_of_source(origin, f"Reading {table.name}"):
                 chunks: Iterator[tuple[Raw, set[str] | None]] = ((raw, None) for raw in origin.read(table, since))
-                if table is not canonical.RETURNS and old and since.position:
-                    chunks = chain(chunks, ((raw, old) for raw in origin.read_of(table, old)))
+                if table is not canonical.RETURNS and since.position:
+                    chunks = chain(chunks, _read_of(origin, table, passed))
                 for raw, only_of in chunks:
                     rows = [row for row in (table.normal(values, zone) for values in raw.rows) if row is not None]
-                    if table is canonical.RETURNS:
-                        old.update(row[0] for row in rows if _was_old(row, horizon))
                     source.advance(known.cursor, table, raw, rows, until=as_of + CLOCK_TOLERANCE, zone=zone)
                     read, nameless = read + len(raw.rows), nameless + len(raw.rows) - len(rows)
                     if only_of is not None:  # of more than can be named all were read
@@ -271,6 +280,12 @@ def _read(
             if nameless:
                 log.warning("Left out %d rows of %s without an id.", nameless, table.name)
         yield table, None
+
+
+def _read_of(origin: Source, table: Table, passed: Callable[[], set[str]]) -> Iterator[tuple[Raw, set[str]]]:
+    return_ids = passed()
+    for raw in origin.read_of(table, return_ids) if return_ids else ():
+        yield raw, return_ids
 
 
 def _stage(
@@ -373,11 +388,6 @@ def _is_held(row: canonical.Row, horizon: datetime) -> bool:
     return touched is None or touched >= horizon or (row[CREATED] or touched) >= horizon
 
 
-def _was_old(row: canonical.Row, horizon: datetime) -> bool:
-    """Whether a return may not have been held before it was touched."""
-    return row[CREATED] is not None and row[CREATED] < horizon and _is_held(row, horizon)
-
-
 # ── Applying ────────────────────────────────────────────────────────────────
 
 DIFFERENCES = {
@@ -388,22 +398,19 @@ DIFFERENCES = {
 }
 
 
-def _apply(
-    cur: psycopg.Cursor[Any], shop: Shop, table: Table, as_of: datetime, known: _Known | None, *, restocked_once: bool
-) -> int:
-    """Brings one table of the mirror up to what was staged; how many of its rows are new or changed.
-
-    restocked_once: what is restocked is told by the stock of the moment.
-    """
-    previous_look = known.previous_look if known else None
+def _apply(cur: psycopg.Cursor[Any], origin: Source, table: Table, as_of: datetime, known: _Known | None) -> int:
+    """Brings one table of the mirror up to what was staged; how many of its rows are new or changed."""
+    shop, previous_look = origin.shop, known.previous_look if known else None
+    by_stock = origin.layout.is_beside("exchange_items")
     parameters = {
         "shop": shop.name,
         "as_of": as_of,
         "horizon": _horizon(shop, as_of),
         "previous_look": previous_look,
         "last_looks_end": previous_look and previous_look + CLOCK_TOLERANCE,
-        "restocked_once": restocked_once,
-        "stock_is_news": restocked_once and known is not None and known.stock_is_news,
+        # what is restocked is told by the stock of the moment, or was until nobody told it any more
+        "restocked_once": by_stock or "restocked_at" not in origin.told("exchange_items"),
+        "stock_is_news": by_stock and known is not None and known.stock_is_news,
     }
     db.script(cur, f"mirror/apply_{table.name}", parameters)
     if table is canonical.EXCHANGE_ITEMS:

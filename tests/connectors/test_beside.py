@@ -189,6 +189,49 @@ def test_what_the_stock_had_settled_before_the_first_look_stays_settled(floor: F
     assert floor.run(T0 + 5 * DAY + HOUR) == []
 
 
+def test_what_the_stock_has_settled_stays_so_when_nobody_tells_the_stock_any_more(
+    floor: Floor, warehouse: sa.Engine
+) -> None:
+    dlt_beside_shopify(floor, warehouse, "rest")
+    first = returns("dlt", ret("dlt", 1, T0 - 20 * DAY)) | {
+        "land.returns__exchanges": [ITEM | {"_dlt_parent_id": "r1"}]
+    }
+    land(warehouse, first | shopify("rest", T0 - 9 * DAY, 3))
+    floor.run(T0)
+    floor.settings(connector="dlt", schema="land")
+    touched = ret("dlt", 1, T0 - 20 * DAY, updated_at=T0 + DAY, _dlt_load_id=str((T0 + DAY).timestamp()))
+    land(warehouse, returns("dlt", touched))
+    assert floor.run(T0 + DAY + HOUR) == []
+    assert floor.one("SELECT out_of_stock, settled FROM mirror_item") == (True, True)
+
+
+def test_what_was_in_stock_at_the_first_look_may_run_out_of_it(floor: Floor, warehouse: sa.Engine) -> None:
+    """Shopify's pipeline is hours behind Loop's."""
+    dlt_beside_shopify(floor, warehouse, "rest")
+    item = ITEM | {"_dlt_parent_id": "r1", "out_of_stock": False}
+    first = returns("dlt", ret("dlt", 1, T0 - DAY))
+    land(warehouse, first | {"land.returns__exchanges": [item]} | shopify("rest", T0 - 9 * DAY, 3))
+    floor.run(T0)
+    touched = ret("dlt", 1, T0 - DAY, updated_at=T0 + HOUR, _dlt_load_id=str((T0 + HOUR).timestamp()))
+    land(warehouse, returns("dlt", touched) | {"land.returns__exchanges": [item | {"out_of_stock": True}]})
+    assert floor.run(T0 + 2 * HOUR) == []
+    land(warehouse, shopify("rest", T0 + 3 * HOUR, 0))
+    assert [event.event_type for event in floor.run(T0 + 4 * HOUR)] == ["Loop Exchange Out Of Stock"]
+
+
+def test_what_the_stock_had_settled_of_a_return_that_was_too_old_to_be_held(floor: Floor, warehouse: sa.Engine) -> None:
+    dlt_beside_shopify(floor, warehouse, "rest")
+    at = T0 - 150 * DAY
+    item = ITEM | {"_dlt_parent_id": "r1"}
+    tables = returns("dlt", ret("dlt", 1, at), ret("dlt", 2, T0 - HOUR)) | {"land.returns__exchanges": [item]}
+    land(warehouse, tables | shopify("rest", T0 - 9 * DAY, 3))
+    floor.run(T0)
+    land(warehouse, returns("dlt", ret("dlt", 1, at, updated_at=T0 + DAY, _dlt_load_id=str((T0 + DAY).timestamp()))))
+    floor.run(T0 + DAY + HOUR)
+    land(warehouse, shopify("rest", T0 + 5 * DAY, 0))
+    assert floor.run(T0 + 5 * DAY + HOUR) == []
+
+
 def test_what_the_stock_has_settled_stays_so_for_longer_than_the_log_of_changes(
     floor: Floor, warehouse: sa.Engine
 ) -> None:

@@ -143,6 +143,17 @@ def test_a_first_status_of_a_label_with_a_number_is_no_update(floor: Floor) -> N
     assert [event.event_type for event in floor.run(T0 + 6 * HOUR)] == ["Loop Label Updated"]
 
 
+def test_a_status_of_which_nothing_is_known_does_not_stay_when_it_is_told_no_more(floor: Floor) -> None:
+    floor.start()
+    floor.ret("1", created_at=T0 + HOUR)
+    floor.label("1", "1Z1", status="error", created_at=T0 + HOUR)
+    floor.look(T0 + 2 * HOUR)
+    assert floor.one("SELECT tracking_status, shipped FROM mirror_label") == ("unknown", "unknown")
+    floor.label("1", "1Z1", status="N/A", updated_at=T0 + 3 * HOUR)
+    floor.look(T0 + 4 * HOUR)
+    assert floor.one("SELECT tracking_status, shipped FROM mirror_label") == ("unknown", "no")
+
+
 def test_a_status_that_is_not_told_for_a_while_is_no_update_and_neither_is_its_return(floor: Floor) -> None:
     floor.start()
     floor.ret("1", created_at=T0 + HOUR)

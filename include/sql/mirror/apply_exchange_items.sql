@@ -23,11 +23,13 @@ SELECT DISTINCT ON (t.return_id, t.exchange_id)
     t.*,
     coalesce(t.out_of_stock, false) AND t.resolution IS NULL AND t.restocked_at IS NULL AS is_open,
     r.first_seen_at IS NOT NULL AS is_held,
-    %(previous_look)s::timestamptz IS NULL AND r.previous_look_at IS NULL AS is_of_first_look,
+    -- or of the first at its return, which was too old to be held until now
+    (%(previous_look)s::timestamptz IS NULL AND r.previous_look_at IS NULL)
+    OR coalesce(i.is_first_sight AND r.created_at < %(as_of)s::timestamptz - INTERVAL '31 days', false) AS is_of_first_look,
     r.is_deleted OR (coalesce(i.was_deleted, r.is_deleted) AND NOT coalesce(i.is_first_sight, false)) AS is_silent
 FROM staged_exchange_items AS t
 LEFT JOIN LATERAL (
-    SELECT m.first_seen_at, m.is_deleted, m.previous_look_at
+    SELECT m.first_seen_at, m.is_deleted, m.created_at, m.previous_look_at
     FROM mirror_return AS m
     WHERE m.shop = %(shop)s AND m.return_id = t.return_id
     LIMIT 1
@@ -78,8 +80,15 @@ FROM (
         s.*,
         m.exchange_id IS NULL AS is_new,
         coalesce(m.is_open, false) AS was_open,
-        s.resolution IS NULL AND s.restocked_at IS NOT NULL AND NOT s.is_open
-        AND (coalesce(m.is_open OR m.settled, false) OR s.is_of_first_look) AS settled,
+        coalesce(s.out_of_stock, false) AND s.resolution IS NULL AND s.restocked_at IS NOT NULL
+        AND (
+            s.is_of_first_look
+            OR coalesce(m.is_open, false)
+            OR (
+                coalesce(m.settled, false)
+                AND (m.out_of_stock, m.resolution) IS NOT DISTINCT FROM (s.out_of_stock, s.resolution)
+            )
+        ) AS settled,
         s.updated_at IS NOT NULL AND s.updated_at IS DISTINCT FROM m.updated_at AS is_moved,
         CASE WHEN m.exchange_id IS NULL THEN '{}' ELSE array_remove(ARRAY[
             CASE WHEN s.out_of_stock IS DISTINCT FROM m.out_of_stock THEN 'out_of_stock' END,

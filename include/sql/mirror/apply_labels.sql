@@ -19,7 +19,7 @@ LEFT JOIN staged_labels AS s
 
 -- The return and the old content of each row are looked up by key, whatever the planner would think of a larger mirror
 -- (LIMIT). Children of returns that are too old to be held are left out before anything is done with them. Pages that
--- show where a package of somebody who said no goes are not held.
+-- show where a package goes are held as long as the return's contact: who says no must be found.
 CREATE TEMP TABLE label_read ON COMMIT DROP AS
 SELECT DISTINCT ON (t.return_id, t.number)
     t.return_id, t.number, t.carrier,
@@ -35,8 +35,8 @@ FROM staged_labels AS t
 LEFT JOIN LATERAL (
     SELECT
         m.first_seen_at, m.is_deleted, m.created_at,
-        -- of what was deleted when it was first seen nobody is known, who might say no one day
-        NOT m.opted_out AND (m.first_seen_at IS NOT NULL OR NOT m.is_deleted) AS shows_pages
+        NOT m.opted_out AND NOT m.is_deleted
+        AND (greatest(m.created_at, m.updated_at) < %(horizon)s) IS NOT TRUE AS shows_pages
     FROM mirror_return AS m
     WHERE m.shop = %(shop)s AND m.return_id = t.return_id
     LIMIT 1
@@ -55,7 +55,7 @@ WHERE
     AND NOT l.ever_shipped
     AND s.return_id = l.return_id AND s.number = l.number AND (s.shipped = 'yes' OR s.ever_shipped);
 
--- A status that is not told any more (unknown, and nothing says that it is shipped) stays what it was.
+-- A status that is not told any more (unknown, and nothing says that it is shipped) stays what it was, if it was one.
 UPDATE label_read AS l
 SET tracking_status = once.tracking_status, shipped = once.shipped
 FROM (
@@ -64,7 +64,7 @@ FROM (
     CROSS JOIN LATERAL (
         SELECT * FROM mirror_label AS m WHERE m.shop = %(shop)s AND m.return_id = t.return_id AND m.number = t.number LIMIT 1
     ) AS m
-    WHERE (t.tracking_status, t.shipped) = ('unknown', 'no') AND t.number <> ''
+    WHERE (t.tracking_status, t.shipped) = ('unknown', 'no') AND t.number <> '' AND m.shipped <> 'unknown'
 ) AS once
 WHERE l.return_id = once.return_id AND l.number = once.number;
 

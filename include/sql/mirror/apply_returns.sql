@@ -9,6 +9,7 @@ FROM (
         m.return_id IS NULL AS is_new,
         m.first_seen_at IS NULL AND NOT s.is_deleted AS is_first_sight,
         coalesce(m.is_deleted, false) AS was_deleted,
+        coalesce(greatest(m.created_at, m.updated_at) < %(horizon)s, false) AS was_too_old,
         m.last_status AS old_status,
         s.updated_at IS NOT NULL AND s.updated_at IS DISTINCT FROM m.updated_at AS is_moved,
         CASE WHEN m.return_id IS NULL THEN '{}' ELSE array_remove(ARRAY[
@@ -76,14 +77,22 @@ ON CONFLICT (shop, return_id) DO UPDATE SET
     first_seen_at = coalesce(m.first_seen_at, excluded.first_seen_at),
     previous_look_at = CASE WHEN m.first_seen_at IS NULL THEN excluded.previous_look_at ELSE m.previous_look_at END;
 
--- Pages that show where a package of somebody who said no goes are not held, nor those from before that was known.
+-- Pages that show where a package goes are not held of somebody who said no, nor while the return is deleted, and with it
+-- whatever told who might say no one day; nor are those from before. Seldom, and then nothing is looked for.
 UPDATE mirror_label AS l
 SET tracking_url = NULL, label_url = NULL
 FROM return_in AS i
 WHERE
-    (SELECT bool_or(r.opted_out) FROM return_in AS r) -- seldom, and then nothing is looked for
-    AND i.opted_out AND l.shop = %(shop)s AND l.return_id = i.return_id
+    (SELECT bool_or(r.opted_out OR r.is_deleted) FROM return_in AS r)
+    AND (i.opted_out OR i.is_deleted) AND l.shop = %(shop)s AND l.return_id = i.return_id
     AND num_nonnulls(l.tracking_url, l.label_url) > 0;
+
+UPDATE mirror_waiting AS w
+SET row_data = w.row_data - ARRAY['tracking_url', 'label_url']
+FROM return_in AS i
+WHERE
+    (SELECT bool_or(r.is_deleted) FROM return_in AS r)
+    AND i.is_deleted AND w.shop = %(shop)s AND w.source_table = 'labels' AND w.return_id = i.return_id;
 
 -- For the return's children: what changes while it is deleted, or as it comes or goes, is nobody's news.
 CREATE INDEX ON return_in (return_id);

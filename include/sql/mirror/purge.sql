@@ -15,13 +15,23 @@ WITH gone AS (
 )
 SELECT return_id FROM gone;
 
--- What stays for such an item alone makes no event, unless it is touched again: then its contact comes with it.
+-- What stays for such an item alone makes no event, unless it is touched again: then its contact comes with it, and its
+-- labels' pages.
 UPDATE mirror_return
 SET customer_phone = NULL, customer_email = NULL, order_name = NULL, status_page_url = NULL
 WHERE
     shop = %(shop)s
     AND greatest(created_at, updated_at) < %(horizon)s
     AND num_nonnulls(customer_phone, customer_email, order_name, status_page_url) > 0;
+
+UPDATE mirror_label AS l
+SET tracking_url = NULL, label_url = NULL
+FROM mirror_return AS r
+WHERE
+    r.shop = %(shop)s
+    AND greatest(r.created_at, r.updated_at) < %(horizon)s
+    AND l.shop = r.shop AND l.return_id = r.return_id
+    AND num_nonnulls(l.tracking_url, l.label_url) > 0;
 
 ANALYZE forgotten; -- nearly always empty, which the planner would not think
 
