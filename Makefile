@@ -62,7 +62,7 @@ airflow: .venv/installed ## ARGS="dags test loop_attentive_hourly": any Airflow 
 	@$(VENV) -m sandbox airflow $(ARGS)
 
 clean: ## remove the virtual environment, the sandbox with all its data, and caches
-	rm -rf .venv .sandbox .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .sandbox .hypothesis .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/installed: requirements.txt

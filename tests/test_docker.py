@@ -20,7 +20,7 @@ ROOT = INCLUDE.parent
 COMPOSE_FILE = ROOT / "docker-compose.yaml"
 COMPOSE = yaml.safe_load(COMPOSE_FILE.read_text())
 SERVICES = COMPOSE["services"]
-OURS = [name for name, service in SERVICES.items() if "build" in service]
+OURS = [name for name, service in SERVICES.items() if service["image"] == "loop-attentive"]
 
 VARIABLE = re.compile(r"\$\{([A-Z_]+)(:\?[^}]*)?\}")
 

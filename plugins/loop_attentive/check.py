@@ -193,6 +193,12 @@ def _say_what_is_there(report: Report, conn: psycopg.Connection[Any], origin: Wa
     can_remind, why_not = rules.freshness(conn, shop, now)
     if not can_remind:
         report.warnings.append(f"no reminders for now: {why_not}")
+    last_look = "SELECT synced_at FROM look WHERE shop = %s ORDER BY as_of DESC LIMIT 1"
+    if (log := shop.connector_log) and db.scalar(conn, last_look, (shop.name,)) is None:
+        report.warnings.append(
+            f"connector_log: {log.tables} holds no complete sync of connection {log.connection!r}, so the newest row "
+            "tells how fresh the source is: is that the connection's id there?"
+        )
     [found] = _rows(conn, "check/returns", {"shop": shop.name})
     returns, instant, without_charge, undated = (number * every for number in found[:4])
     created_at, updated_at = found[4:]

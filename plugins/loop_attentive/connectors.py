@@ -32,7 +32,7 @@ from loop_attentive.errors import NeedsMending
 from loop_attentive.settings import BESIDE, OWN, SOURCES, Shop
 
 WRITTEN_IN = "postgres"
-DIALECTS = {"postgresql": "postgres"}
+DIALECTS = {"postgresql": "postgres", "mssql": "tsql", "mariadb": "mysql"}
 """What sqlglot calls a dialect that SQLAlchemy names otherwise."""
 
 EXTRAS = ("nested", "moved_at", "link", "charge_link", "matched", "matched_at", "created_epoch")
@@ -236,6 +236,11 @@ class Layout:
         self.connector = connector(self.shop.connector)
         self.schemas = schemas(self.shop)
         self._tables: dict[str, tuple[exp.Table, Columns] | None] = {}
+        if sqlglot.Dialect.get(self._dialect) is None:
+            raise NeedsMending(
+                f"Connection {self.shop.warehouse} speaks {self.dialect}, and no SELECT can be brought into that: have "
+                "the tables copied into an engine that docs/connectors.md names."
+            )
 
     @property
     def _dialect(self) -> str:

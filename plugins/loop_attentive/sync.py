@@ -200,7 +200,7 @@ def _cause(failed: PipelineStepFailed | DestinationException, shop: Shop) -> Exc
         return SyncFailed(f"The warehouse did not take the returns: {type(failed).__name__}.")
     return SyncFailed(
         f"The sync stopped at its step {failed.step}: {type(failed.exception).__name__}. "
-        "May the warehouse's login create and write tables in the shop's schema?"
+        "May the warehouse's login create and write tables in the shop's schema, and in that of its name with _staging?"
     )
 
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
@@ -10,10 +11,11 @@ import pytest
 import sqlglot
 from sqlglot import exp
 
-from loop_attentive import canonical, connectors, settings
+from loop_attentive import canonical, check, connectors, settings
 from loop_attentive.connectors import Layout, fit
 from loop_attentive.errors import NeedsMending
 from loop_attentive.settings import BESIDE, SOURCES, Shop
+from loop_attentive.source import Source
 from tests import connectors as landing
 from tests.connectors import LANDINGS, land, told
 from tests.connectors.test_story import events_of
@@ -300,6 +302,12 @@ def test_shipping_notices_do_not_say_of_which_of_several_labels_they_are(floor: 
 # ── What a connector tells of itself ────────────────────────────────────────
 
 
+def about_its_log(floor: Floor, at: datetime) -> list[str]:
+    """What a check says of it."""
+    warnings = check.check(floor.conn, Source(floor.engine, floor.shop), at=at + HOUR).warnings
+    return [line for line in warnings if "connector_log" in line]
+
+
 @pytest.mark.parametrize(
     ("schema", "named"), [("fivetran_log", "connector_id"), ("fivetran_metadata", "connection_id")]
 )
@@ -320,6 +328,9 @@ def test_freshness_is_judged_by_the_connectors_own_record(floor: Floor, schema: 
     assert not fresh
     assert "last complete sync was at" in str(why_not)
     assert floor.fresh(at, 31) == (True, None)
+    assert not about_its_log(floor, at)
+    floor.settings(**landing.settings("fivetran") | {"connector_log": {"schema": schema, "connection": "Loop"}})
+    assert f"{schema} holds no complete sync of connection 'Loop'" in about_its_log(floor, at)[0]
 
 
 def test_what_other_sources_land_beside_loops_does_not_make_it_fresh(floor: Floor) -> None:
@@ -363,7 +374,10 @@ def every_column() -> frozenset[str]:
     )
 
 
-@pytest.mark.parametrize("dialect", ["postgresql", "duckdb", "snowflake", "bigquery", "redshift", "databricks"])
+@pytest.mark.parametrize(
+    "dialect",
+    ["postgresql", "duckdb", "snowflake", "bigquery", "redshift", "databricks", "mysql", "mariadb"],
+)
 @pytest.mark.parametrize("connector", LANDINGS)
 def test_each_select_can_be_parsed_in_each_dialect(connector: str, dialect: str) -> None:
     told = landing.settings(connector)
@@ -377,6 +391,11 @@ def test_each_select_can_be_parsed_in_each_dialect(connector: str, dialect: str)
         for query in queries:
             parsed = sqlglot.parse_one(query.sql, read=connectors.DIALECTS.get(dialect, dialect))
             assert [selected.alias_or_name for selected in parsed.selects] == list(query.columns)  # type: ignore[attr-defined]
+
+
+def test_an_engine_whose_dialect_nobody_knows_is_told() -> None:
+    with pytest.raises(NeedsMending, match="Connection loop_warehouse speaks esperanto"):
+        Layout(Shop(name="default"), "esperanto", lambda query, what: every_column())
 
 
 def test_a_name_that_must_be_quoted_is_found_in_upper_case() -> None:
