@@ -141,6 +141,13 @@ def test_every_image_is_pinned() -> None:
     assert all(re.search(r":\d+\.\d+", image) for image in images), images
 
 
+def test_the_image_is_built_once_by_a_service_that_all_others_wait_for() -> None:
+    """Builds of one image side by side fail, and none of it is in any registry."""
+    assert [name for name in OURS if "build" in SERVICES[name]] == ["init"]
+    assert {SERVICES[name]["pull_policy"] for name in OURS} == {"never"}
+    assert all("init" in SERVICES[name]["depends_on"] for name in OURS if name != "init")
+
+
 def test_its_postgresql_is_the_tested_one(postgres: str) -> None:
     with psycopg.connect(postgres) as connection:
         tested = connection.info.parameter_status("server_version")

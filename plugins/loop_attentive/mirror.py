@@ -123,8 +123,8 @@ def _take_in(
 
 def _passed_over(cur: psycopg.Cursor[Any], as_of: datetime) -> set[str]:
     """Ids of applied returns of whose children the cursors may have passed what the mirror does not hold."""
-    old = as_of - timedelta(days=RULES_LOOK_BACK_DAYS)
-    return {return_id for (return_id,) in cur.execute(db.sql("mirror/passed_over"), {"old": old}).fetchall()}
+    rows = cur.execute(db.sql("mirror/passed_over"), {"old": _old(as_of)}).fetchall()
+    return {return_id for (return_id,) in rows}
 
 
 def wait_for_turn(conn: psycopg.Connection[Any], shop: Shop) -> None:
@@ -135,6 +135,11 @@ def wait_for_turn(conn: psycopg.Connection[Any], shop: Shop) -> None:
 def _horizon(shop: Shop, as_of: datetime) -> datetime:
     """Returns that were neither created nor changed since are not held."""
     return as_of - timedelta(days=shop.mirror_days)
+
+
+def _old(as_of: datetime) -> datetime:
+    """Returns created before may not have been held till now, whatever mirror_days was."""
+    return as_of - timedelta(days=RULES_LOOK_BACK_DAYS)
 
 
 def _after_last_look(cur: psycopg.Cursor[Any], shop: Shop, now: datetime) -> datetime:
@@ -283,6 +288,7 @@ def _read(
 
 
 def _read_of(origin: Source, table: Table, passed: Callable[[], set[str]]) -> Iterator[tuple[Raw, set[str]]]:
+    """Chunks of the children of what the cursors have passed, with whose they may be."""
     return_ids = passed()
     for raw in origin.read_of(table, return_ids) if return_ids else ():
         yield raw, return_ids
@@ -406,6 +412,7 @@ def _apply(cur: psycopg.Cursor[Any], origin: Source, table: Table, as_of: dateti
         "shop": shop.name,
         "as_of": as_of,
         "horizon": _horizon(shop, as_of),
+        "old": _old(as_of),
         "previous_look": previous_look,
         "last_looks_end": previous_look and previous_look + CLOCK_TOLERANCE,
         # what is restocked is told by the stock of the moment, or was until nobody told it any more

@@ -23,9 +23,9 @@ SELECT DISTINCT ON (t.return_id, t.exchange_id)
     t.*,
     coalesce(t.out_of_stock, false) AND t.resolution IS NULL AND t.restocked_at IS NULL AS is_open,
     r.first_seen_at IS NOT NULL AS is_held,
-    -- or of the first at its return, which was too old to be held until now
     (%(previous_look)s::timestamptz IS NULL AND r.previous_look_at IS NULL)
-    OR coalesce(i.is_first_sight AND r.created_at < %(as_of)s::timestamptz - INTERVAL '31 days', false) AS is_of_first_look,
+    -- or of the first at its return, which may have been too old to be held until now
+    OR coalesce(i.is_first_sight AND r.created_at < %(old)s, false) AS is_of_first_look,
     r.is_deleted OR (coalesce(i.was_deleted, r.is_deleted) AND NOT coalesce(i.is_first_sight, false)) AS is_silent
 FROM staged_exchange_items AS t
 LEFT JOIN LATERAL (

@@ -78,7 +78,7 @@ ON CONFLICT (shop, return_id) DO UPDATE SET
     previous_look_at = CASE WHEN m.first_seen_at IS NULL THEN excluded.previous_look_at ELSE m.previous_look_at END;
 
 -- Pages that show where a package goes are not held of somebody who said no, nor while the return is deleted, and with it
--- whatever told who might say no one day; nor are those from before. Seldom, and then nothing is looked for.
+-- whatever told who might say no one day; nor are those from before. As a rule there is none, and nothing is looked for.
 UPDATE mirror_label AS l
 SET tracking_url = NULL, label_url = NULL
 FROM return_in AS i
