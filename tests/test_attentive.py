@@ -118,7 +118,47 @@ def test_extra_gives_headers_but_not_ours() -> None:
     extra = {"X-Team": "returns", "trust_env": "true", "verify": "true", "timeout": 3} | ours
     to = endpoint(connection(host="https://example.com", extra=json.dumps(extra)))
     assert to.way.headers == {"X-Team": "returns"}
-    assert to.way.trust_env
+
+
+def test_of_the_environment_only_the_proxy_is_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its netrc tells how other programs log in: aiohttp would make no request with two kinds of it."""
+    asked: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(OK)
+
+    async def story() -> Answer:
+        async with bare_server(serve) as proxy:
+            monkeypatch.setenv("http_proxy", proxy)
+            to = endpoint(connection(host="http://attentive.test", extra='{"plain_http": true, "trust_env": true}'))
+            async with AttentiveTransport(to) as transport:
+                return await transport.me()
+
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine attentive.test login somebody password else")
+    monkeypatch.setenv("NETRC", str(netrc))
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    assert asyncio.run(story()).outcome == "accepted"
+    assert asked[0].startswith(b"GET http://attentive.test/v1/me ")
+    assert f"Authorization: Bearer {KEY}".encode() in asked[0]
+
+
+def test_the_environment_names_hosts_that_need_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("https_proxy", "http://proxy.test:3128")
+    monkeypatch.setenv("no_proxy", "near.test")
+    far, near = (
+        endpoint(connection(host=f"https://{name}.test", extra='{"trust_env": true}')) for name in ("far", "near")
+    )
+    assert (far.way.proxy, near.way.proxy) == ("http://proxy.test:3128", None)
+
+
+def test_a_proxy_of_the_environment_that_is_none_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("https_proxy", "socks5://secret:8080")
+    monkeypatch.delenv("no_proxy", raising=False)
+    with pytest.raises(NeedsMending, match=r"^The environment's https_proxy is no URL"):
+        endpoint(connection(host="https://example.com", extra='{"trust_env": true}'))
 
 
 def test_a_key_never_shows() -> None:

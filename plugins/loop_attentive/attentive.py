@@ -151,17 +151,9 @@ def account(host: str, api_key: str) -> str:
 def endpoint(connection: Any) -> Endpoint:
     """Reads an Airflow connection of type http. Raises NeedsMending for one that cannot be used."""
     key = http_connection.api_key(connection, absent="put Attentive's API key there")
-    return Endpoint(
-        base_url=base_url(connection),
-        key=key,
-        way=http_connection.way(connection),
-    )
-
-
-def base_url(connection: Any) -> str:
-    """Scheme, host, port and path, without a trailing /v1."""
     url = http_connection.url(connection, such_as="https://api.attentivemobile.com", carries="the API key")
-    return url._replace(path=url.path.rstrip("/").removesuffix("/v1"), fragment="").geturl()
+    base_url = url._replace(path=url.path.rstrip("/").removesuffix("/v1"), fragment="").geturl()
+    return Endpoint(base_url, key, http_connection.way(connection, url))
 
 
 class AttentiveHook(HttpAsyncHook):
@@ -299,7 +291,6 @@ class AttentiveTransport:
                 "Accept-Encoding": "identity",
             },
             timeout=self._timeout,
-            trust_env=self._to.way.trust_env,
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
             request_class=PacedRequest,

@@ -11,6 +11,7 @@ import ssl
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from loop_attentive.errors import NeedsMending
 
@@ -68,18 +69,19 @@ class Way:
 
     headers: dict[str, str] = field(default_factory=dict, repr=False)
     ssl_context: ssl.SSLContext | bool = True
-    trust_env: bool = False
     proxy: str | None = field(default=None, repr=False)
 
 
-def way(connection: Any) -> Way:
-    """How a connection's extra has its requests go. Raises NeedsMending for what cannot be used."""
+def way(connection: Any, to: SplitResult) -> Way:
+    """How a connection's extra has its requests go there. Raises NeedsMending for what cannot be used."""
     name, extra = connection.conn_id, connection.extra_dejson
+    proxy = _proxy(f"Connection {name}: its extra's proxy", extra.get("proxy"))
+    if proxy is None and _is_true(extra.get("trust_env")):
+        proxy = _proxy_of_environment(to)
     return Way(
         headers=_own_headers(extra),
         ssl_context=_ssl_context(name, extra.get("verify", extra.get("verify_ssl", True))),
-        trust_env=_is_true(extra.get("trust_env")),
-        proxy=_proxy(name, extra.get("proxy")),
+        proxy=proxy,
     )
 
 
@@ -101,10 +103,18 @@ def _is_loopback(hostname: str) -> bool:
         return hostname.lower() == "localhost"
 
 
-def _proxy(name: str, proxy: Any) -> str | None:
+def _proxy(whose: str, proxy: Any) -> str | None:
     if proxy is None or (isinstance(proxy, str) and re.match(r"(?i)https?://.", proxy)):
         return proxy
-    raise NeedsMending(f"Connection {name}: its extra's proxy is no URL such as http://proxy.example.com:3128.")
+    raise NeedsMending(f"{whose} is no URL such as http://proxy.example.com:3128.")
+
+
+def _proxy_of_environment(to: SplitResult) -> str | None:
+    """By HTTPS_PROXY and NO_PROXY. aiohttp's own trust_env reads a netrc too, with the log-ins of other programs."""
+    assert to.hostname, "url() yields none without a host"
+    if proxy_bypass(to.hostname):
+        return None
+    return _proxy(f"The environment's {to.scheme}_proxy", getproxies().get(to.scheme))
 
 
 def _own_headers(extra: dict[str, Any]) -> dict[str, str]:

@@ -113,7 +113,7 @@ class Webhook:
     async def _post(self, message: str) -> int:
         headers = {**self.way.headers, "Content-Type": "application/json"}
         async with (
-            aiohttp.ClientSession(timeout=TIMEOUT, trust_env=self.way.trust_env) as session,
+            aiohttp.ClientSession(timeout=TIMEOUT) as session,
             session.post(
                 self.url, data=json.dumps({"text": message}), headers=headers, ssl=self.way.ssl_context,
                 proxy=self.way.proxy, allow_redirects=False,
@@ -127,4 +127,4 @@ def webhook(connection: Any) -> Webhook:
     url = http_connection.url(connection, such_as="https://hooks.example.com/services", carries="messages", query=True)
     if connection.password:
         url = url._replace(path=f"{url.path.rstrip('/')}/{connection.password.strip().lstrip('/')}")
-    return Webhook(url.geturl(), http_connection.way(connection))
+    return Webhook(url.geturl(), http_connection.way(connection, url))
