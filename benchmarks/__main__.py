@@ -72,9 +72,14 @@ def run(name: str, quick: bool, file: Path) -> bool:
     began = time.monotonic()
     arguments = [*part.always.split(), *(part.quick.split() if quick else [])]
     command = [sys.executable, "-m", f"benchmarks.{part.module or name}", "--json", str(file), *arguments]
-    done = subprocess.run(command, cwd=ROOT, check=False)
+    with subprocess.Popen(command, cwd=ROOT) as process:
+        try:
+            status = process.wait()
+        except KeyboardInterrupt:
+            process.wait()  # it was told to stop as well, and has a database to take down
+            raise
     print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)
-    return done.returncode == 0 and file.exists()
+    return status == 0 and file.exists()
 
 
 def kept(directory: Path) -> Told:

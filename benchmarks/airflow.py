@@ -72,13 +72,19 @@ def ended(up: Airflow, dag_id: str, count: int, seconds: float) -> list[dict[str
 
 
 class Run:
-    """One run, and the spans of this project's code in it. Seconds, of the wall's clock."""
+    """One run, and the spans of this project's code in it. Seconds, of the wall's clock.
+
+    A task that skips itself notes its beginning only: it ends when Airflow says so.
+    """
 
     def __init__(self, run: Mapping[str, Any], tasks: list[dict[str, Any]], steps: list[dict[str, Any]]) -> None:
         notes = [step for step in steps if step["run"] == run["dag_run_id"]]
-        pairs = [
-            [note for note in notes if note["task"] == task] for task in dict.fromkeys(note["task"] for note in notes)
-        ]
+        ends = {task["task_id"]: moment(task["end_date"]) for task in tasks if task["end_date"]}
+        pairs = []
+        for task in dict.fromkeys(note["task"] for note in notes):
+            begin, *noted = [note for note in notes if note["task"] == task]
+            [end] = noted or [begin | {"at": ends[task]}]
+            pairs.append((begin, end))
         self.tasks = len([task for task in tasks if task["state"] == "success"])
         self.scheduled_to_done = moment(run["end_date"]) - moment(run["run_after"])
         self.waited = min(moment(task["start_date"]) for task in tasks if task["start_date"]) - moment(run["run_after"])

@@ -120,7 +120,8 @@ class Task:
             cur.execute(
                 db.sql("qualify/yield").replace("{rule}", "SELECT * FROM due"),
                 {
-                    "shop": SHOP.name, "event_type": cls.event.name, "starts_at": cls.run.as_of - timedelta(days=1),
+                    "shop": SHOP.name, "event_type": cls.event.name, "reminder": cls.event.reminder,
+                    "starts_at": cls.run.as_of - timedelta(days=1), "restored_at": None,
                     "window_start": None, "window_end": None,
                 },
             )  # fmt: skip

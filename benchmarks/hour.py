@@ -9,7 +9,8 @@ as many returns an hour to be forgotten. Every hour begins after a checkpoint an
 events of the hour before have been sent. Rules are judged two at a time, by processes, as tasks are, which have their
 imports and their connection before, as tasks do.
 
-Source: what of the elapsed time is spent waiting for rows of the source, which here is on the same server.
+Source: seconds for which the thread that reads waits for rows of the source, which here is on the same server; the look
+goes on beside it.
 """
 
 import logging
@@ -110,7 +111,7 @@ class TimedSource(Source):
 class Cost:
     """Of one step: rows that it handled, and seconds; worker and database: of processor time.
 
-    memory: MB that a process of the worker held at most so far. source: of the elapsed seconds, waiting for the source.
+    memory: MB that a process of the worker held at most so far. source: waiting for the source, beside the rest.
     """
 
     rows: int
@@ -274,7 +275,7 @@ def told(name: str, costs: Sequence[tuple[Cost, Cost]], *, read: int = 0) -> lis
     return [
         *figures,
         Figure("  its look", median(cost.elapsed for cost in looks), "s"),
-        Figure("  waiting for the source", median(cost.source for cost in looks), "s"),
+        Figure("  waiting for the source, beside its look", median(cost.source for cost in looks), "s"),
         Figure("  its rules", median(cost.elapsed for cost in rules), "s", note=f"{rules[-1].rows:,} new events"),
         Figure("  worker", median(a.worker + b.worker for a, b in costs), "processor s"),
         Figure("  database", median(a.database + b.database for a, b in costs), "processor s"),

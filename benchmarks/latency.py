@@ -79,7 +79,7 @@ class House:
     def __init__(self, conninfo: str, to: Endpoint) -> None:
         self.conninfo = conninfo
         self.to = to
-        self.shop = Shop(name="default")
+        self.shop = Shop(name="default", max_per_person_per_day=1_000_000)  # all new returns are of one person
         self.conn = db.connect(conninfo, autocommit=True)
         self.engine = sa.create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(conninfo))
         create(self.conn)

@@ -1,7 +1,7 @@
 """What the purge of old events costs a sender that works beside it, and how fast it goes.
 
     python -m benchmarks.purge                          # a million settled events that are due to go
-    python -m benchmarks.purge --old 100000
+    python -m benchmarks.purge --old 200000
 
 What sends is the real Ledger as in benchmarks/ledger.py; what purges is retention.py as the daily run calls it, in a
 process of its own, with its rests. Turns of the sender alone and beside the purge alternate on one ledger; figures are
@@ -19,6 +19,7 @@ from benchmarks.kit import Figure, median, parser, server, tell
 from benchmarks.ledger import HISTORY, turn
 from loop_attentive import db, retention
 from loop_attentive.settings import Shop
+from sandbox.processes import wait_until
 from tests.sending import Book
 
 SHOP = Shop(name="default", mirror_days=40, retention_days=100)
@@ -40,7 +41,8 @@ def remember(book: Book, events: int) -> None:
     with kit.without_indexes(book.connection, "event", "attempt"):
         for first in range(1, events + 1, EVENTS_IN_A_RUN):
             run_key = book.one(OLD_RUN, first=first, requests=EVENTS_IN_A_RUN)
-            book.run(HISTORY, run_key=run_key, first=first, last=min(first + EVENTS_IN_A_RUN - 1, events))
+            last = min(first + EVENTS_IN_A_RUN - 1, events)
+            book.run(HISTORY, run_key=run_key, of_a_run=events + 1, first=first, last=last)
     book.run("VACUUM ANALYZE event, attempt")
 
 
@@ -56,8 +58,8 @@ def purging(book: Book, rates: list[float]) -> Iterator[None]:
     before = gone(book)
     process = multiprocessing.get_context("spawn").Process(target=purge, args=(book.conninfo,))
     process.start()
-    while gone(book) == before:
-        time.sleep(0.05)
+    has_begun = "the purge deletes what is old, or has ended"
+    wait_until(lambda: gone(book) != before or not process.is_alive(), has_begun, seconds=60, every=0.05)
     first, began = gone(book), time.perf_counter()
     yield
     rates.append((gone(book) - first) / (time.perf_counter() - began))

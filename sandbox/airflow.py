@@ -129,7 +129,8 @@ def _make_metadata(server: str, connection: psycopg.Connection[Any], name: str) 
     _execute(connection, "DROP DATABASE IF EXISTS {} WITH (FORCE)", METADATA)
     _execute(connection, "CREATE DATABASE {}", METADATA)
     with log("db-migrate") as output:
-        environment = os.environ | settings(server, "")
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
+        environment |= settings(server, "")
         done = subprocess.run(
             command("db", "migrate"), check=False, cwd=ROOT, env=environment, stdout=output, stderr=output
         )

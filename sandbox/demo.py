@@ -16,6 +16,7 @@ from psycopg.conninfo import make_conninfo
 
 from loop_attentive.catalogue import CATALOGUE
 from loop_attentive.migrate import migrate
+from loop_attentive.settings import DEFAULT_SHOP, Shop, load
 from sandbox.airflow import LEDGER, WAREHOUSE, Airflow, prepare, running, settings
 from sandbox.postgres import postgres
 from sandbox.processes import HOME, Failed, alone, free_port, standin, wait_until
@@ -57,6 +58,8 @@ def demo(afterwards: Callable[["Demo"], None] | None = None) -> int:
     stays = afterwards is None and sys.stdout.isatty() and os.environ.get("ONCE") != "1"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
     with alone("demo", or_else=f"A demo is running already in {HOME}."), postgres(HOME / "pg") as server:
+        if load() != {DEFAULT_SHOP: Shop(name=DEFAULT_SHOP)}:
+            say("include/shops.yaml was edited, and holds here too: in shadow, or by another connector, nothing comes.")
         say("PostgreSQL is up. Making Airflow's tables, the ledger and a warehouse ...")
         prepare(server, anew=True)
         ledger = make_conninfo(server, dbname=LEDGER)

@@ -81,6 +81,7 @@ def log(name: str) -> Iterator[IO[bytes]]:
 def standin() -> Iterator[str]:
     """The Attentive stand-in in a process of its own; its URL."""
     port_file = HOME / f"attentive-{os.getpid()}.port"
+    port_file.unlink(missing_ok=True)  # of one that was killed, whose parent had the same number
     arguments = [sys.executable, "-m", "sandbox.attentive", "--port-file", str(port_file), "--key", API_KEY]
     with process("attentive", arguments) as started:
 

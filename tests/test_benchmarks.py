@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks import __main__ as bench
 from benchmarks import kit, pace, peers
-from benchmarks.airflow import union
+from benchmarks.airflow import Run, moment, union
 from benchmarks.endpoint import Endpoint, endpoint
 from benchmarks.kit import Figure
 
@@ -25,9 +25,35 @@ def to() -> Iterator[Endpoint]:
         yield running
 
 
+IN_MINUTES = [pytest.param(name, marks=pytest.mark.long) for name in ("sending", "pace", "disturbed")]
+
+
+@pytest.mark.parametrize("name", ["ledger", "purge", "hour", "enqueue", "first_look", *IN_MINUTES])
+def test_each_comes_to_its_end_in_a_small_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT / 'plugins'}:{ROOT}")
+    assert bench.run(name, quick=True, file=tmp_path / "figures.json")
+    _, figures = kit.read(tmp_path / "figures.json")
+    assert figures
+
+
+def test_a_task_that_skips_itself_ends_when_airflow_says_so() -> None:
+    at = "2026-03-01T12:00:0{}+00:00"
+    tasks = [
+        {"task_id": "extract", "state": "success", "start_date": at.format(1), "end_date": at.format(4), "duration": 3},
+        {"task_id": "ask", "state": "skipped", "start_date": at.format(5), "end_date": at.format(7), "duration": 2},
+    ]
+    steps = [
+        {"run": "r", "task": task, "at": moment(at.format(second)), "processor": processor}
+        for task, second, processor in (("extract", 2, 1.0), ("extract", 3, 1.5), ("ask", 6, 1.0))
+    ]
+    run = Run({"dag_run_id": "r", "run_after": at.format(0), "end_date": at.format(9)}, tasks, steps)
+    assert (run.tasks, run.waited, run.scheduled_to_done) == (1, 1.0, 9.0)
+    assert (run.own, run.own_at_once, run.own_processor) == (2.0, 2.0, 0.5)
+
+
 def test_latency_tells_its_figures(tmp_path: Path) -> None:
     file = tmp_path / "figures.json"
-    sizes = "--backlogs 100 200 --repeats 1 --seconds 1"
+    sizes = "--backlogs 100 200 --repeats 2 --seconds 1"  # more new returns than one person may hear of in a day
     environment = os.environ | {"PYTHONPATH": f"{ROOT / 'plugins'}:{ROOT}"}
     command = [sys.executable, "-m", "benchmarks.latency", "--json", str(file), *sizes.split()]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
