@@ -125,7 +125,6 @@ def test_every_key_can_be_set(shop: ReadShop) -> None:
         "loop_api: loop_of_acme",
         "connector: dlt",
         "schema: loop_2",
-        "tables: {returns: Loop_Returns}",
         "shopify: {schema: fivetran_shopify}",
         "stripe: {schema: RAW.stripe, connector: airbyte, return_id_in: loop_return_id, match_by_email: yes}",
         "connector_log: {schema: fivetran_log, connection: loop_returns}",
@@ -152,7 +151,7 @@ def test_every_key_can_be_set(shop: ReadShop) -> None:
         "loop_api": "loop_of_acme",
         "connector": "dlt",
         "source_schema": "loop_2",
-        "tables": {"returns": "Loop_Returns"},
+        "tables": {},
         "shopify": {"tables": "fivetran_shopify", "connector": "fivetran"},
         "stripe": {
             "tables": "RAW.stripe",
@@ -210,6 +209,10 @@ def test_a_shop_cannot_be_changed() -> None:
         ('schema: "loop\\n"', "schema: should be a plain name"),
         ("schema: löop", "schema: should be a plain name"),
         ("schema: 3", "schema: should be a valid string"),
+        (
+            "loop_api: loop_api\n    tables: {returns: loop_returns}",
+            "tables: should be left out where loop_api is given",
+        ),
         ("loop_api: loop_api\n    schema: analytics.loop", "schema: should be of small letters, digits and single _"),
         ("loop_api: loop_api\n    schema: LoopSynced", "schema: should be of small letters, digits and single _"),
         ("loop_api: loop_api\n    schema: loop__synced", "schema: should be of small letters, digits and single _"),

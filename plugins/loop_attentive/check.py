@@ -6,7 +6,7 @@ It looks at the source as a run does, in a transaction that is rolled back; of m
 import logging
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from zlib import crc32
@@ -83,7 +83,8 @@ class Watched(Source):
         place = table.columns.index("return_id")
         for raw in super().read(table, since if self.follows else Cursor()):
             kept = [n for n, row in enumerate(raw.rows) if self._is_of_share(row[place])]
-            share = Raw([raw.rows[n] for n in kept], raw.moved and [raw.moved[n] for n in kept])
+            moved = raw.moved and [raw.moved[n] for n in kept]
+            share = replace(raw, rows=[raw.rows[n] for n in kept], moved=moved)
             self._note(table, share)
             if table.name == "returns":
                 self.rows += len(kept)
@@ -172,7 +173,7 @@ def _say_what_is_absent(report: Report, origin: Source) -> None:
         )
     if shop.connector != "canonical" and shop.shopify is None:
         report.warnings.append("phones: Loop's tables hold none; name Shopify's with `shopify`")
-    if shop.stripe and shop.stripe.return_id_in is None:
+    if shop.stripe and shop.stripe.return_id_in is None and shop.stripe.match_by_email == "no":
         report.warnings.append("payments: without `return_id_in` nothing tells which return a charge belongs to")
 
 
@@ -194,7 +195,10 @@ def _say_what_is_there(report: Report, conn: psycopg.Connection[Any], origin: Wa
     if not can_remind:
         report.warnings.append(f"no reminders for now: {why_not}")
     last_look = "SELECT synced_at FROM look WHERE shop = %s ORDER BY as_of DESC LIMIT 1"
-    if (log := shop.connector_log) and db.scalar(conn, last_look, (shop.name,)) is None:
+    log = shop.connector_log
+    if log and not any(table.startswith("log.") for table in origin.layout.wanted):
+        report.warnings.append(f"connector_log: nothing reads one of connector {shop.connector}: leave it out")
+    elif log and db.scalar(conn, last_look, (shop.name,)) is None:
         report.warnings.append(
             f"connector_log: {log.tables} holds no complete sync of connection {log.connection!r}, so the newest row "
             "tells how fresh the source is: is that the connection's id there?"
@@ -310,6 +314,8 @@ def _events_of(conn: psycopg.Connection[Any], shop: Shop, event: EventType, run:
     found = ("about " if every > 1 else "") + f"{qualify.count(conn, shop, event, run) * every:,}"
     if event.name in shop.events_off:
         return f"{found}, switched off by events_off"
+    if event.reminder:
+        return f"{found}, which hold now: what was due and is over by now is not counted"
     return f"{found}, where a look has seen the change" if event.change else found
 
 

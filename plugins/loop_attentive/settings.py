@@ -237,6 +237,13 @@ class Shop(BaseModel):
 
     @field_validator("tables")
     @classmethod
+    def _leave_the_tables_of_the_sync(cls, tables: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+        if tables and info.data.get("loop_api"):
+            raise ValueError("should be left out where loop_api is given: its sync names its tables itself")
+        return tables
+
+    @field_validator("tables")
+    @classmethod
     def _name_tables_of_the_connector(cls, tables: dict[str, str], info: ValidationInfo) -> dict[str, str]:
         folder = SOURCES / info.data.get("connector", "canonical")
         selects = "".join(file.read_text(encoding="utf-8") for file in folder.glob("*.sql"))

@@ -6,7 +6,7 @@ A connector's SELECTs (include/sql/sources/<connector>/) yield the canonical col
 import json
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import cached_property, partial
 from queue import SimpleQueue
@@ -47,9 +47,10 @@ class Cursor:
     """How far the last completed look got in one table of this source.
 
     column: the time column it follows; None reads the whole table.
-    position: the highest value seen, aware UTC. kind: how the source spells it, for a comparison it can make.
+    position: the highest value seen, aware UTC. kind: how the source spells it, for a comparison it can make; None:
+    not known, or as text, or the table's SELECTs do not agree.
     newest_synced_at: aware UTC, None if the table has none. has_rows: whether it ever had any.
-    tells_shipped: of labels, whether any of them ever had a status.
+    tells_shipped: of labels, whether any of them ever had a status. kinds: those that this look has met.
     """
 
     column: Literal["synced_at", "moved_at", "updated_at"] | None = None
@@ -58,6 +59,7 @@ class Cursor:
     newest_synced_at: datetime | None = None
     has_rows: bool = False
     tells_shipped: bool = False
+    kinds: set[Literal["zoned", "naive"] | None] = field(default_factory=set)
 
 
 NOW = {
@@ -240,10 +242,14 @@ def _literal(query: str) -> sa.TextClause:
 
 @dataclass(frozen=True)
 class Raw:
-    """Rows as the source spells them: canonical columns. moved: the moved_at of each, where the connector yields it."""
+    """Rows as the source spells them: canonical columns. moved: the moved_at of each, where the connector yields it.
+
+    is_of_whole: their SELECT is read whole each time, so they move no position.
+    """
 
     rows: Sequence[Row]
     moved: Sequence[Any] | None = None
+    is_of_whole: bool = False
 
 
 LINKS = frozenset({"link", "charge_link", "matched"})
@@ -255,6 +261,7 @@ class _Unfolding:
 
     def __init__(self, shop: Shop, table: Table, query: Query, nested: Mapping[str, str]) -> None:
         self.width = len(table.columns)
+        self.is_whole = query.is_whole
         self.places = {extra: place for place, extra in enumerate(query.columns) if place >= self.width}
         self.nested = [(table.columns.index(column), name) for column, name in nested.items()]
         self.link_key = shop.stripe.return_id_in if shop.stripe else None
@@ -264,13 +271,13 @@ class _Unfolding:
 
     def __call__(self, chunk: Sequence[Any]) -> Raw:
         if not self.places:
-            return Raw([tuple(row) for row in chunk])
+            return Raw([tuple(row) for row in chunk], is_of_whole=self.is_whole)
         rows, moved = [], []
         for row in chunk:
             for canonical in self._rows(row):
                 rows.append(canonical)
                 moved.append(row[self.places["moved_at"]] if "moved_at" in self.places else None)
-        return Raw(rows, moved if "moved_at" in self.places else None)
+        return Raw(rows, moved if "moved_at" in self.places else None, self.is_whole)
 
     def _rows(self, row: Any) -> list[Row]:
         values = list(row[: self.width])
@@ -422,6 +429,8 @@ def advance(cursor: Cursor, table: Table, raw: Raw, staged: list[Row], *, until:
     newest = {column: newest_of(table, column, staged, until) for column in ("synced_at", "updated_at")}
     if newest["synced_at"]:
         cursor.newest_synced_at = max(newest["synced_at"], cursor.newest_synced_at or newest["synced_at"])
+    if raw.is_of_whole:
+        return
     column: Literal["synced_at", "moved_at", "updated_at"] = "updated_at"
     if cursor.newest_synced_at:
         column = "synced_at"
@@ -440,7 +449,9 @@ def advance(cursor: Cursor, table: Table, raw: Raw, staged: list[Row], *, until:
     else:
         place = table.columns.index(column)
         values = [row[place] for row in raw.rows]
-    cursor.kind = spelling([value for value in values if value is not None])
+    kind = spelling([value for value in values if value is not None])
+    cursor.kinds.add(kind)
+    cursor.kind = kind if cursor.kinds == {kind} else None
 
 
 def newest_of(table: Table, column: str, staged: list[Row], until: datetime) -> datetime | None:

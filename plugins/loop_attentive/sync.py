@@ -151,8 +151,8 @@ def _held(folder: Path) -> Iterator[bool]:
 def _prepare_place(pipeline: dlt.Pipeline, states: str, shop: Shop) -> None:
     """Forgets what is remembered for too long: before the load, whose success nothing may turn into a failure.
 
-    states: the table in which dlt remembers. Raises NeedsMending where somebody else's table of returns would be
-    changed into dlt's.
+    states: the table in which dlt remembers; it is there, and empty, where no sync has come to its end yet. Raises
+    NeedsMending where somebody else's table of returns would be changed into dlt's.
     """
     with cast(Any, pipeline.destination_client()) as client:
         looked_for = client.get_storage_tables(["returns", states])
@@ -161,7 +161,8 @@ def _prepare_place(pipeline: dlt.Pipeline, states: str, shop: Shop) -> None:
         if states in found:
             landed_by = _pipelines(client.sql_client, states)
             _forget_old_states(client.sql_client, states, pipeline.pipeline_name)
-    if "returns" in found and pipeline.pipeline_name not in landed_by:
+    is_ours = pipeline.pipeline_name in landed_by or (states in found and not landed_by)
+    if "returns" in found and not is_ours:
         raise NeedsMending(
             f"The schema {shop.source_schema} of connection {shop.warehouse} holds a table returns that the sync did "
             "not make, and must not change: give the shop a `schema` of its own, such as loop_synced."
@@ -242,7 +243,7 @@ def _loop(api: LoopApi, shop: Shop, now: datetime, since: datetime | None, lande
     def returns() -> Iterator[Any]:
         yield dlt.mark.materialize_table_schema()  # a shop without returns has the table too
         state = dlt.current.resource_state()
-        seen = _Seen(state, row_from=now - OVERLAP)
+        seen = _Seen(state, row_from=now - OVERLAP, anew=since is not None)
         for page in api.returns(_start(state, since, shop, now), now):
             with_id = [row for row in page if row.get("id") not in (None, "")]
             landed.without_id += len(page) - len(with_id)
@@ -255,7 +256,7 @@ def _loop(api: LoopApi, shop: Shop, now: datetime, since: datetime | None, lande
     @dlt.resource(write_disposition="merge", primary_key=("id", "return_line_item_id"), columns=_columns(NOTICE))
     def advanced_shipping_notices() -> Iterator[Any]:
         state = dlt.current.resource_state()
-        seen = _Seen(state)
+        seen = _Seen(state, anew=since is not None)
         yield dlt.mark.materialize_table_schema()
         for page in api.notices(_start(state, since, shop, now) - NOTICES_BACK, now):
             rows = [notice for notice in map(_notice, page) if seen.is_news(_key(notice), notice)]
@@ -276,13 +277,14 @@ class _Seen:
     """What came with the last sync and comes again because stretches overlap: a digest a row, in the pipeline's state.
 
     Without it each sync would land, and tell the hourly run of, rows in which nothing has changed. row_from: rows
-    updated before that can come again only by being changed, so they need not be remembered.
+    updated before that can come again only by being changed, so they need not be remembered. anew: what is remembered
+    does not count, for the warehouse may have been emptied.
     """
 
-    def __init__(self, state: dict[str, Any], row_from: datetime | None = None) -> None:
+    def __init__(self, state: dict[str, Any], row_from: datetime | None = None, *, anew: bool) -> None:
         self._state = state
         self._from = "" if row_from is None else row_from.isoformat()
-        self._before: Mapping[str, str] = state.get("seen", {})
+        self._before: Mapping[str, str] = {} if anew else state.get("seen", {})
         self._now: dict[str, str] = {}
         self._told: set[int] = set()
 

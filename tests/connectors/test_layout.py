@@ -148,8 +148,6 @@ def test_a_time_without_a_zone_is_the_shops_also_where_rows_are_compared(floor: 
     for at, shop in scenes[:2]:
         land(floor.engine, LANDINGS["posthog"](shop, at))
         floor.run(at)
-    [kind] = floor.one("SELECT position_kind FROM source_cursor WHERE source_table = 'returns'")
-    assert kind == "zoned"
     assert {event.reason for event in floor.events() if event.return_id == "138"} == {"no recipient"}
     at, shop = scenes[3]
     land(floor.engine, LANDINGS["posthog"](shop, at))
@@ -218,6 +216,37 @@ def test_a_table_can_be_replaced_and_rows_be_added(floor: Floor, own: Callable[[
     assert {(event.event_type, event.key) for event in events} >= {
         ("Loop Payment Transaction", "p1"), ("Loop Label Created", "1|1Z1"), ("Loop Label Created", "1|1Z7"),
     }  # fmt: skip
+
+
+def test_added_rows_that_are_read_whole_leave_the_cursor_to_the_connectors(
+    floor: Floor, own: Callable[[str, str], None]
+) -> None:
+    """Their updated_at is not the time by which PostHog's rows are followed."""
+    floor.conn.execute("CREATE SCHEMA own; CREATE TABLE own.labels (rma text, number text, at timestamptz)")
+    own("labels.extend.sql", "SELECT rma AS return_id, number AS tracking_number, 'new' AS status, at AS updated_at "
+        "FROM own.labels")  # fmt: skip
+    floor.settings(**landing.settings("posthog"))
+    for at, shop in list(told())[:3]:
+        land(floor.engine, LANDINGS["posthog"](shop, at))
+        floor.conn.execute("INSERT INTO own.labels VALUES ('138', %s, %s)", (f"1Z{at:%H%M}", at))
+        floor.look(at)
+    assert floor.one("SELECT position_column FROM source_cursor WHERE source_table = 'labels'") == ("moved_at",)
+
+
+def test_added_rows_whose_times_are_of_another_type_stop_no_look(
+    floors: Callable[..., Floor], own: Callable[[str, str], None]
+) -> None:
+    floor = floors(times="text")
+    floor.conn.execute("CREATE SCHEMA own; CREATE TABLE own.labels (rma text, number text, at timestamptz)")
+    own("labels.extend.sql", "SELECT rma AS return_id, number AS tracking_number, 'new' AS status, at AS synced_at "
+        "FROM own.labels")  # fmt: skip
+    floor.ret("1", created_at=T0.isoformat())
+    floor.start()
+    for hour in (1, 2, 3):
+        at = T0 + hour * HOUR
+        floor.label("1", f"9{hour}", status="new", created_at=at.isoformat(), synced_at=at.isoformat())
+        floor.conn.execute("INSERT INTO own.labels VALUES ('1', %s, %s)", (f"1Z{hour}", at))
+        assert len(floor.run(at, "Loop Label Created")) == 2
 
 
 @pytest.mark.parametrize(

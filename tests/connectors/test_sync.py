@@ -13,17 +13,20 @@ from functools import partial
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import psycopg
 import pytest
 import sqlalchemy as sa
-from airflow.sdk import Connection
+from airflow.sdk import Connection, Context
+from airflow.sdk.exceptions import AirflowSkipException
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
+from loop_attentive import settings as settings_of_shops
 from loop_attentive.db import DatabaseAway
 from loop_attentive.destinations import credentials, place
 from loop_attentive.destinations import destination as to_destination
@@ -33,7 +36,7 @@ from loop_attentive.mirror import SourceFailed
 from loop_attentive.settings import Shop
 from loop_attentive.source import Source
 from loop_attentive.sync import Landed, SyncFailed, sync
-from loop_attentive.sync_operators import alone, first_moment, loop_api
+from loop_attentive.sync_operators import SyncOperator, alone, first_moment, loop_api
 from loop_attentive.sync_operators import landing as landing_of
 from sandbox.loop import Loop, running_loop
 from sandbox.processes import wait_until
@@ -208,6 +211,46 @@ def test_a_list_that_lags_behind_loses_nothing(loop: Loop, api: LoopApi, destina
 
 
 @IN_EACH_KIND
+def test_what_was_emptied_comes_back_from_an_earlier_day_on(
+    loop: Loop, api: LoopApi, destination: Any, warehouse: sa.Engine
+) -> None:
+    """All of it, also what the last sync remembers to have landed."""
+    for number, age in ((1, MINUTE), (2, 20 * DAY)):
+        loop.put(ret(number, NOW - age))
+    loop.notices.append({"id": "n1", "return_line_item_id": "i1", "created_at": (NOW - DAY).isoformat()})
+    assert sync(api, destination, SHOP, now=NOW) == Landed(returns=2, notices=1)
+    with warehouse.begin() as connection:
+        for table in ("returns", "advanced_shipping_notices"):
+            connection.execute(sa.text(f"DELETE FROM loop.{table}"))
+    assert sync(api, destination, SHOP, now=NOW + MINUTE, since=NOW - 30 * DAY) == Landed(returns=2, notices=1)
+    assert sync(api, destination, SHOP, now=NOW + 2 * MINUTE) == Landed()
+
+
+def test_a_first_sync_that_died_is_made_again(
+    loop: Loop, api: LoopApi, destination: Any, warehouse: sa.Engine, database: str
+) -> None:
+    """Its tables are there, and nothing says whose they are."""
+    loop.put(ret(1))
+    at = conninfo_to_dict(database)
+    with warehouse.begin() as connection:
+        for statement in ("CREATE ROLE loader LOGIN", "CREATE SCHEMA loop AUTHORIZATION loader"):
+            connection.execute(sa.text(statement))
+    try:
+        as_loader = to_destination(postgres_at(f"host={at['host']} user=loader dbname={at['dbname']}"))
+        for _ in range(2):
+            with pytest.raises(SyncFailed, match="and in that of its name with _staging"):
+                sync(api, as_loader, SHOP, now=NOW)
+        with warehouse.begin() as connection:
+            connection.execute(sa.text("CREATE SCHEMA loop_staging AUTHORIZATION loader"))
+        assert sync(api, as_loader, SHOP, now=NOW).returns == 1
+        assert rows(warehouse, "SELECT id FROM loop.returns") == [("1",)]
+    finally:
+        with warehouse.begin() as connection:
+            connection.execute(sa.text("DROP OWNED BY loader CASCADE"))
+            connection.execute(sa.text("DROP ROLE loader"))
+
+
+@IN_EACH_KIND
 def test_what_a_return_no_longer_has_goes(loop: Loop, api: LoopApi, destination: Any, warehouse: sa.Engine) -> None:
     loop.put(ret(1, labels=[{"tracking_number": "94"}, {"tracking_number": "95"}]))
     sync(api, destination, SHOP, now=NOW)
@@ -224,6 +267,29 @@ def test_a_sync_that_found_nothing_leaves_its_mark(
     for number in range(3):
         sync(api, destination, SHOP, now=NOW + number * MINUTE)
     assert rows(warehouse, "SELECT count(DISTINCT load_id) FROM loop._dlt_loads") == [(3,)]
+
+
+def test_what_a_try_has_landed_that_was_not_told_is_followed_after_the_next(
+    loop: Loop, landing: Connection, floor: Floor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hourly run follows a sync that succeeds; one that brought nothing is skipped."""
+    at = conninfo_to_dict(floor.conninfo)
+    ledger = {"conn_type": "postgres", "host": at["host"], "login": at["user"], "schema": at["dbname"]}
+    warehouse = {"conn_type": "postgres", "host": landing.host, "login": landing.login, "schema": landing.schema}
+    api = {"conn_type": "http", "host": loop.url, "password": loop.key}
+    for name, conn in (("LOOP_ATTENTIVE_DB", ledger), ("LOOP_WAREHOUSE", warehouse), ("LOOP_API", api)):
+        monkeypatch.setenv(f"AIRFLOW_CONN_{name}", json.dumps(conn))
+    monkeypatch.setattr(settings_of_shops, "shop", lambda _: SHOP)
+    loop.put(ret(1, datetime.now(UTC) - MINUTE))
+    step = SyncOperator(task_id="sync", shop="default")
+
+    def ends(try_number: int) -> dict[str, int]:
+        return step.execute(cast(Context, {"params": {}, "ti": SimpleNamespace(try_number=try_number)}))
+
+    assert ends(1) == {"returns": 1, "notices": 0}
+    assert ends(2) == {"returns": 0, "notices": 0}, "the try before it was lost after it had landed"
+    with pytest.raises(AirflowSkipException):
+        ends(1)
 
 
 def test_no_more_is_landed_than_is_needed(loop: Loop, api: LoopApi, destination: Any, warehouse: sa.Engine) -> None:
