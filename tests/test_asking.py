@@ -17,7 +17,7 @@ from airflow.sdk.api.datamodels._generated import TaskInstance
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from airflow.sdk.execution_time.supervisor import TaskRunResult, run_task_in_process
 
-from loop_attentive import decision_operators, decisions, mirror, settings
+from loop_attentive import decision_operators, decisions, mirror, runs, settings
 from loop_attentive.decision_operators import DISCARD, AskOperator, DecideOperator, SwitchOperator
 from loop_attentive.errors import NeedsMending
 from loop_attentive.settings import Shop
@@ -27,9 +27,14 @@ HOURLY, RESOLVE, RUN = "loop_attentive_hourly", "loop_attentive_resolve", "sched
 
 
 class Api:
-    """What a task asks of Airflow's API server. triggered: the form of each run that it asked for."""
+    """What a task asks of Airflow's API server. triggered: the form of each run that it asked for.
+
+    run_id: of the run that the task is of. states: of other runs, by their id.
+    """
 
     def __init__(self) -> None:
+        self.run_id = RUN
+        self.states: dict[str, str] = {}
         self.is_paused = False
         self.triggered: dict[tuple[str, str], dict[str, Any]] = {}
         self.xcoms: dict[str, Any] = {}
@@ -39,7 +44,7 @@ class Api:
             case "PATCH", ["task-instances", _, "run"]:
                 now = datetime.now(UTC).isoformat()
                 run: dict[str, Any] = {
-                    "dag_id": HOURLY, "run_id": RUN, "logical_date": now, "data_interval_start": now,
+                    "dag_id": HOURLY, "run_id": self.run_id, "logical_date": now, "data_interval_start": now,
                     "data_interval_end": now, "run_after": now, "start_date": now, "end_date": None,
                     "run_type": "scheduled", "state": "running", "consumed_asset_events": [], "partition_key": None,
                 }  # fmt: skip
@@ -49,6 +54,9 @@ class Api:
                     ("bundle_name", "bundle_version", "relative_fileloc", "owners", "next_dagrun"), None
                 )
                 return httpx.Response(200, json={"dag_id": dag_id, "is_paused": self.is_paused, "tags": []} | about)
+            case "GET", ["dag-runs", "count"]:
+                run_ids, states = (request.url.params.get_list(name) for name in ("run_ids", "states"))
+                return httpx.Response(200, json=sum(self.states.get(run_id) in states for run_id in run_ids))
             case "POST", ["dag-runs", dag_id, run_id]:
                 if (dag_id, run_id) in self.triggered:
                     return httpx.Response(409, json={"detail": "there already"})
@@ -85,7 +93,7 @@ def asked(api: Api) -> TaskRunResult:
     with DAG(HOURLY, schedule=None):
         task = AskOperator(task_id="ask", shop=Shop(name="default"), retries=3)
     instance = TaskInstance(
-        id=uuid4(), task_id="ask", dag_id=HOURLY, run_id=RUN, try_number=1, dag_version_id=uuid4(), map_index=-1
+        id=uuid4(), task_id="ask", dag_id=HOURLY, run_id=api.run_id, try_number=1, dag_version_id=uuid4(), map_index=-1
     )
     client = Client(base_url="http://api", token="", transport=httpx.MockTransport(api))
     return run_task_in_process(instance, task, client)
@@ -100,6 +108,27 @@ def test_what_is_held_is_asked_about_once_and_the_tasks_link_leads_there(floor: 
     assert api.xcoms["_link_TriggerDagRunLink"].endswith(f"/dags/{RESOLVE}/runs/{run_id}")
     assert asked(api).state == "skipped"
     assert len(api.triggered) == 1
+
+
+@pytest.mark.parametrize(("state", "is_asked"), [("success", False), ("failed", True), ("deleted", True)])
+def test_a_question_is_asked_anew_when_its_run_has_failed_but_not_when_nothing_was_to_change(
+    floor: Floor, state: str, is_asked: bool
+) -> None:
+    api = Api()
+    assert asked(api).state == "success"
+    [((dag_id, run_id), form)] = api.triggered.items()
+    asker = decisions.Asker("default", dag_id, run_id)
+    look = mirror.Look(datetime.now(UTC), 0, 0)
+    runs.start(floor.conn, **asker._asdict(), look=look)
+    choice = decisions.Selection(form["action"], form["states"], form["why"], unasked=True)
+    assert decisions.propose(floor.conn, floor.shop, asker, choice).events == 3
+    api.states[run_id], api.run_id = "running", "scheduled__2"
+    assert asked(api).state == "skipped"
+
+    floor.conn.execute("UPDATE run SET finished_at = now() WHERE run_id = %s", (run_id,))  # its audit has run
+    api.states[run_id], api.run_id = state, "scheduled__3"
+    assert asked(api).state == ("success" if is_asked else "skipped")
+    assert len(api.triggered) == 1 + is_asked
 
 
 def test_nobody_is_asked_when_nothing_is_held(floor: Floor) -> None:

@@ -145,11 +145,70 @@ def test_a_question_that_was_taken_away_is_asked_anew(book: Book) -> None:
     proposed(book, "gone", action="send", states=["held"])
     assert decisions.unasked(book.connection, SHOP) == 0
     [question] = decisions.open_questions(book.connection, SHOP)
-    assert question == ask(book, "gone")
+    assert question == (ask(book, "gone"), False)
 
-    decisions.withdraw(book.connection, question)
+    decisions.withdraw(book.connection, question.asker)
     assert decisions.open_questions(book.connection, SHOP) == []
     assert decisions.unasked(book.connection, SHOP) == 1
+
+
+def test_a_question_whose_run_came_to_nothing_may_be_asked_anew(book: Book) -> None:
+    """Airflow tells whether it failed; the ledger, that nothing was decided."""
+    book.add(CREATED, "1", status="held", reason="flood")
+    book.connection.execute(
+        "INSERT INTO hold (run_key, event_type, reason, bound, events) SELECT run_key, %s, 'flood', 1, 1 FROM run",
+        [CREATED],
+    )
+    runs.start(book.connection, **ask(book, "fails")._asdict(), look=Look(datetime.now(UTC), 0, 0))
+    proposed(book, "fails", action="send", states=["held"])
+    book.connection.execute("UPDATE run SET finished_at = now() WHERE run_id = 'fails'")
+    assert decisions.open_questions(book.connection, SHOP) == [(ask(book, "fails"), True)]
+    assert decisions.unasked(book.connection, SHOP) == 0, "it may have been answered: change nothing"
+
+    decisions.withdraw(book.connection, ask(book, "fails"))
+    assert decisions.open_questions(book.connection, SHOP) == []
+    assert decisions.unasked(book.connection, SHOP) == 1
+    with pytest.raises(NeedsMending, match="another run's question by now"):
+        decisions.decide(
+            book.connection, book.shop, ask(book, "fails"), Selection("send", ["held"], why="test"), who=WHO
+        )  # fmt: skip
+
+
+def test_a_decided_question_is_no_open_one(book: Book) -> None:
+    book.add(CREATED, "1", status="held", reason="flood")
+    runs.start(book.connection, **ask(book)._asdict(), look=Look(datetime.now(UTC), 0, 0))
+    assert decide(book, action="send", states=["held"]).events == 1
+    book.connection.execute("UPDATE run SET finished_at = now()")
+    assert decisions.open_questions(book.connection, SHOP) == []
+
+
+def test_who_said_no_is_no_matter_of_a_decision(book: Book) -> None:
+    book.add(CREATED, "1", status="suppressed", reason="opted out")
+    book.add(CREATED, "2", status="suppressed", reason="baseline")
+    assert proposed(book, action="release", states=["suppressed"]) == 1
+    assert proposed(book, action="discard", states=["suppressed"]) == 1
+
+
+def test_what_may_have_been_sent_and_purged_is_not_released(book: Book) -> None:
+    """It is found again, too late, when its return is touched after years."""
+    long_ago = datetime.now(UTC) - 401 * DAY
+    book.add(REFUND, "1", status="expired", reason="too late", fact_at=long_ago)
+    book.add(REFUND, "2", status="expired", reason="too late", fact_at=long_ago + 2 * DAY)
+    book.add(REFUND, "3", status="suppressed", reason="baseline", fact_at=long_ago)
+    assert proposed(book, action="release", states=["expired"], returns=["1"]) == 0
+    assert proposed(book, action="release", states=["expired", "suppressed"]) == 2
+
+
+def test_what_was_sent_again_since_it_was_asked_about_is_left_alone(book: Book) -> None:
+    """It is as it was, in doubt, but not for the same request."""
+    book.add(REFUND, "1", status="unknown", reason="no answer in time")
+    choice: dict[str, Any] = {"action": "send", "states": ["unknown"]}
+    assert proposed(book, "first", **choice) == 1
+    book.connection.execute("UPDATE event SET attempts = attempts + 1")
+    decided = decisions.decide(
+        book.connection, book.shop, ask(book, "first"), Selection(why="test", **choice), who=WHO
+    )  # fmt: skip
+    assert decided == (0, 1)
 
 
 @pytest.mark.parametrize(

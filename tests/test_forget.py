@@ -301,7 +301,9 @@ def test_the_decision_is_recorded_with_counts_and_nothing_private(floor: Floor) 
 # ── While senders run ───────────────────────────────────────────────────────
 
 
-def in_a_thread(floor: Floor, *contacts: str) -> tuple[threading.Thread, list[removal.Removed]]:
+def in_a_thread(
+    floor: Floor, *contacts: str, deletion: Deletion | None = None
+) -> tuple[threading.Thread, list[removal.Removed]]:
     """The command on a connection of its own."""
     results: list[removal.Removed] = []
 
@@ -309,7 +311,9 @@ def in_a_thread(floor: Floor, *contacts: str) -> tuple[threading.Thread, list[re
         with db.connect(floor.conninfo, autocommit=True) as conn:
             shop = floor.shop
             given = {shop.name: set(contacts)}
-            results.append(forget.forget(conn, {shop.name: shop}, given, who="ada", why="test")[shop.name])
+            shops = {shop.name: shop}
+            removed = forget.forget(conn, shops, given, who="ada", why="test", deletion=deletion)
+            results.append(removed[shop.name])
 
     thread = threading.Thread(target=work)
     thread.start()
@@ -416,13 +420,17 @@ def test_many_at_once_while_senders_send(floor: Floor) -> None:
     assert found_anywhere(floor.conn, "somebody3", "somebody9") == []
 
 
-def test_a_rule_that_is_judged_meanwhile_leaves_nothing(floor: Floor) -> None:
+@pytest.mark.parametrize("what", ["a rule", db.JUDGES_AGAIN, db.DECIDES])
+def test_what_is_judged_meanwhile_leaves_nothing(floor: Floor, what: str) -> None:
     """It has read the mirror before that was cleaned, and commits what it made of it after the events were stopped."""
     floor.start(T0)
     ret(floor, "1")
     floor.run(NOW, CREATED)
     with db.connect(floor.conninfo) as judging:
-        judging.execute("SELECT FROM rule WHERE shop = 'default' FOR UPDATE")
+        if what == "a rule":
+            judging.execute("SELECT FROM rule WHERE shop = 'default' FOR UPDATE")
+        else:
+            db.wait_for_turn(judging, what.format("default"))
         same = (
             "shop, event_type, return_id, occurred_at, fact_at, detected_at, body, order_at, order_no, run_key, "
             "phone_hash, email_hash"
@@ -548,6 +556,22 @@ def test_when_attentive_does_not_take_it_everything_can_be_done_again(
     forgets(floor, PHONE, deletion=deletion(standin))
     assert standin.deletions == [{"subjectPhone": PHONE}, {"subjectEmail": EMAIL}]
     assert found_anywhere(floor.conn, *CANARIES) == []
+
+
+def test_a_look_in_between_keeps_nobody_from_being_deleted_who_shares_a_return(floor: Floor, standin: Standin) -> None:
+    """It cleans the mirror, which alone told of them, while what is on its way is waited for."""
+    a_life(floor)
+    floor.conn.execute(
+        "UPDATE event SET status = 'sending', lease = gen_random_uuid(), lease_until = now() + interval '2 seconds' "
+        "WHERE status = 'pending'"
+    )
+    thread, _ = in_a_thread(floor, PHONE, deletion=deletion(standin))
+    while floor.one("SELECT count(*) FROM opt_out") != (2,):
+        time.sleep(0.01)
+    assert removal.catch_up(floor.conn, floor.shop) is not None
+    assert floor.one("SELECT count(*) FROM mirror_return WHERE customer_email = %s", (EMAIL,)) == (0,)
+    thread.join()
+    assert standin.deletions == [{"subjectPhone": PHONE}, {"subjectEmail": EMAIL}]
 
 
 # ── The command ─────────────────────────────────────────────────────────────

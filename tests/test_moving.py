@@ -161,6 +161,7 @@ def test_after_a_restore_nothing_is_sent_twice_and_what_lies_between_is_listed(
     floor.ret("4", created_at=T0 + 3 * HOUR)
     floor.label("4", "1Z4", created_at=T0 + 4 * HOUR)
     place.run(T0 + 5 * HOUR)
+    floor.ret("6", created_at=T0 + 2 * HOUR)  # lands late, after the last run
     floor.item("1", "9", out_of_stock=True)  # after the last run: nobody was told
     sent = place.received()
     assert sent == Counter({(CREATED, n): 1 for n in "1234"} | {(LABEL, "4"): 1})
@@ -185,13 +186,56 @@ def test_after_a_restore_nothing_is_sent_twice_and_what_lies_between_is_listed(
             (MISSING, "suppressed", "baseline", 1),
             (LABEL, "suppressed", "baseline", 1),
             (CREATED, "held", "restored", 1),
-            (CREATED, "suppressed", "baseline", 1),
+            (CREATED, "suppressed", "baseline", 2),
             (CREATED, "suppressed", "restored", 1),
         ]
         asker = Asker("default", "loop_attentive_resolve", "r1")
         choice = Selection(action="send", states=["held"], why="it did not arrive", reason="restored")
         decisions.propose(conn, floor.shop, asker, choice)
         assert decisions.decide(conn, floor.shop, asker, choice, who="ann").events == 1
+
+
+def test_after_a_restore_what_was_told_before_and_is_touched_again_is_not_told_again(
+    place: Place, back_up: Callable[[], str]
+) -> None:
+    """Its row moves, so by its own time the change would be news."""
+    floor, updated = place.floor, "Loop Label Updated"
+    place.run(T0)
+    floor.ret("1", created_at=T0 + HOUR)
+    floor.label("1", "1Z1", status="new", created_at=T0 + HOUR, updated_at=T0 + HOUR)
+    place.run(T0 + 2 * HOUR)
+    backup = back_up()
+    floor.label("1", "1Z1", status="in_transit", updated_at=T0 + 3 * HOUR)
+    place.run(T0 + 4 * HOUR)
+    sent = place.received()
+    assert sent[updated, "1"] == 1
+
+    place.conninfo = backup
+    with db.connect(backup, autocommit=True) as conn:
+        restored.make_safe(conn, floor.shop, who="ann", now=T0 + 6 * HOUR)
+    floor.label("1", "1Z1", updated_at=T0 + 7 * HOUR)
+    place.run(T0 + 8 * HOUR)
+    assert place.received() == sent
+    floor.label("1", "1Z1", status="delivered", updated_at=T0 + 9 * HOUR)
+    place.run(T0 + 10 * HOUR)
+    assert place.received() == sent + Counter({(updated, "1"): 1})
+
+
+def test_a_shop_that_began_after_the_backup_sends_nothing_twice(place: Place, back_up: Callable[[], str]) -> None:
+    floor = place.floor
+    floor.settings(enabled_at=T0.isoformat())
+    backup = back_up()
+    floor.ret("1", created_at=T0 + HOUR)
+    place.run(T0 + 2 * HOUR)
+    sent = place.received()
+    assert sent == Counter({(CREATED, "1"): 1})
+
+    place.conninfo = backup
+    with db.connect(backup, autocommit=True) as conn:
+        assert restored.make_safe(conn, floor.shop, who="ann", now=T0 + 3 * HOUR) == (None, [])
+    floor.ret("2", created_at=T0 + 4 * HOUR)
+    place.run(T0 + 5 * HOUR)
+    assert place.received() == sent + Counter({(CREATED, "2"): 1})
 
 
 def test_what_was_being_sent_or_decided_about_waits_for_a_person(floor: Floor) -> None:

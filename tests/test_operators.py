@@ -4,15 +4,17 @@ import asyncio
 import json
 import os
 import traceback
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 from urllib.parse import quote
 
 import psycopg
 import pytest
 import sqlalchemy as sa
-from airflow.sdk import Connection
+from airflow.providers.standard.operators.empty import EmptyOperator
+from airflow.sdk import DAG, Connection
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from loop_attentive import db, decisions, people, settings
@@ -158,12 +160,20 @@ def the_run(floor: Floor, *names: str, at: datetime, window: tuple[datetime, dat
     floor.conn.execute("UPDATE run SET dag_id = 'd', run_id = 'r' WHERE run_key = (SELECT max(run_key) FROM run)")
 
 
-def audit_of(floor: Floor, *names: str, failed: str | None = None) -> None:
-    tasks = {"r": {"extract": "success"} | ({failed: "failed"} if failed else {})}
-    task = SimpleNamespace(get_task_states=lambda **_: tasks)
-    AuditOperator(task_id="audit", shop="default", event_types=list(names)).step(
-        CONTEXT | {"ti": task}, floor.conn, floor.shop
-    )
+def audit_after(*before: str, events: Sequence[str]) -> AuditOperator:
+    """That of a DAG in which these tasks come before it, and `ask` stands beside it."""
+    with DAG("d", schedule=None):
+        audit = AuditOperator(task_id="audit", shop="default", event_types=list(events))
+        for task_id in before:
+            EmptyOperator(task_id=task_id) >> audit
+        EmptyOperator(task_id="ask")
+    return audit
+
+
+def audit_of(floor: Floor, *names: str, states: Mapping[str, str] = MappingProxyType({})) -> None:
+    task = SimpleNamespace(get_task_states=lambda **_: {"r": {"extract": "success", **states}})
+    audit = audit_after("extract", "qualify.return_created", "plan", "send", events=names)
+    audit.step(CONTEXT | {"ti": task}, floor.conn, floor.shop)
 
 
 CREATED = "Loop Return Created"
@@ -190,11 +200,30 @@ def test_a_run_that_does_not_add_up_fails(floor: Floor) -> None:
         audit_of(floor, CREATED)
 
 
-def test_a_run_that_adds_up_fails_where_a_step_did(floor: Floor) -> None:
+@pytest.mark.parametrize(
+    ("states", "told"),
+    [
+        ({"qualify.return_created": "failed"}, r"^Failed before: qualify\.return_created; their logs say why"),
+        ({"send_0": "success", "send_1": "failed"}, r"^Failed before: send_1; "),
+        ({"plan": "failed", "send": "upstream_failed"}, r"^Failed before: plan; "),
+        ({"plan": "success", "send": "upstream_failed"}, r"^Did not run: send: clear what comes before"),
+    ],
+)
+@pytest.mark.parametrize("judged", [True, False])
+def test_a_run_fails_where_a_step_before_did_and_names_it(
+    floor: Floor, states: dict[str, str], told: str, judged: bool
+) -> None:
+    """Also where a rule was not judged for that: it does not add up then, but is no fault of the project."""
+    floor.start()
+    the_run(floor, CREATED if judged else "Loop Refund Transaction", at=T0 + HOUR)
+    with pytest.raises(AirflowFailException, match=told):
+        audit_of(floor, CREATED, states=states)
+
+
+def test_who_could_not_be_asked_fails_by_itself(floor: Floor) -> None:
     floor.start()
     the_run(floor, CREATED, at=T0 + HOUR)
-    with pytest.raises(AirflowFailException, match=r"^Failed before: qualify\.return_created; their logs say why"):
-        audit_of(floor, CREATED, failed="qualify.return_created")
+    audit_of(floor, CREATED, states={"ask": "failed"})
 
 
 def by_a_form(**params: Any) -> Any:
@@ -243,7 +272,7 @@ def test_somebody_is_told_of_a_run_that_failed(
     the_run(floor, CREATED, at=T0 + HOUR)
     floor.settings(notify="chat")
     monkeypatch.setattr(settings, "shop", lambda _: floor.shop)
-    chat, audit = Receiver(), AuditOperator(task_id="audit", shop="default", event_types=[CREATED])
+    chat, audit = Receiver(), audit_after("qualify.return_created", events=[CREATED])
 
     def ends(state: str, try_number: int = 1) -> None:
         states = {"r": {"qualify.return_created": state}}

@@ -155,6 +155,19 @@ def test_an_event_that_had_no_recipient_gets_none_from_who_said_no(floor: Floor)
 # ── Who shares a return with them ───────────────────────────────────────────
 
 
+def test_who_was_found_to_share_a_return_and_is_named_later_is_known_by_that_moment(floor: Floor) -> None:
+    """Else they would go off the list with those who were named before."""
+    person = people.hashed(EMAIL, people.hash_key(floor.conn))
+    people.opt_out(floor.conn, "default", [person], given=False)
+    found_at = floor.one("SELECT opted_out_at FROM opt_out")
+    people.opt_out(floor.conn, "default", [person], given=True)
+    named_at = floor.one("SELECT opted_out_at FROM opt_out")
+    assert named_at > found_at
+    people.opt_out(floor.conn, "default", [person], given=False)
+    people.opt_out(floor.conn, "default", [person], given=True)
+    assert floor.one("SELECT opted_out_at FROM opt_out") == named_at
+
+
 def test_who_shares_a_return_is_the_same_person_whatever_was_read_first(floor: Floor) -> None:
     say_no(floor, PHONE)
     floor.start(T0)

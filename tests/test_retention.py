@@ -173,6 +173,8 @@ def test_old_decisions_and_plans_go_but_the_word_on_the_switch_stays(floor: Floo
         (T0,),
     )
     floor.conn.execute(
+        "INSERT INTO decision_event (decision_id, event_id, status_before) "  # planned, and due no more
+        "SELECT decision_id, gen_random_uuid(), 'planned' FROM decision WHERE action = 'discard'; "
         "INSERT INTO proposed SELECT 'default', 'd', 'r', event_id, status FROM event; "
         "INSERT INTO plan (shop, dag_id, run_id, made_at, as_of, first_day, last_day, event_types) "
         "VALUES ('default', 'd', 'r', '2026-03-01', '2026-03-01', '2026-03-01', '2026-03-01', '{}')"

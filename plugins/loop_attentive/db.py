@@ -96,6 +96,10 @@ async def anow(line: psycopg.AsyncConnection[Any]) -> datetime:
     return cast(tuple[datetime], row)[0]
 
 
+JUDGES_AGAIN, DECIDES = "judges {} again", "decides {}"
+"""What one at a time does that writes new judgements of old events to the ledger; in braces goes the shop's name."""
+
+
 def wait_for_turn(line: psycopg.Connection[Any] | psycopg.Cursor[Any], what: str) -> None:
     """Has something of a shop to oneself until the transaction ends. what: is done, with the shop's name."""
     line.execute("SELECT pg_advisory_xact_lock(hashtextextended('loop_attentive ' || %s, 0))", (what,))

@@ -108,10 +108,11 @@ class ApproveOperator(HITLOperator):
         super().__init__(options=list(options), **kwargs)
 
 
-def waits(context: Context, question: decisions.Asker) -> bool:
-    """Whether Airflow still has the run that asks: somebody may have ended or deleted it instead of answering."""
-    unended = ["queued", "running"]
-    return bool(context["ti"].get_dr_count(dag_id=question.dag_id, run_ids=[question.run_id], states=unended))
+def is_given_up(context: Context, question: decisions.Question) -> bool:
+    """Whether nobody will answer it any more: its run has failed, or somebody has ended or deleted it."""
+    answered = ["success"] if question.has_ended else []
+    dag_id, run_id = question.asker.dag_id, question.asker.run_id
+    return not context["ti"].get_dr_count(dag_id=dag_id, run_ids=[run_id], states=["queued", "running", *answered])
 
 
 class AskOperator(TriggerDagRunOperator):
@@ -131,9 +132,11 @@ class AskOperator(TriggerDagRunOperator):
         with told_once(), ledger() as conn:
             shop = settings.shop(self.shop)
             for question in decisions.open_questions(conn, shop):
-                if not waits(context, question):
-                    decisions.withdraw(conn, question)
-                    self.log.warning("Run %s ended without an answer: its question is asked anew.", question.run_id)
+                if is_given_up(context, question):
+                    decisions.withdraw(conn, question.asker)
+                    self.log.warning(
+                        "Run %s ended without an answer: its question is asked anew.", question.asker.run_id
+                    )
             held = decisions.unasked(conn, shop)
             if not held:
                 raise AirflowSkipException(

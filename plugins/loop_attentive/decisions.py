@@ -165,6 +165,7 @@ def propose(conn: psycopg.Connection[Any], shop: Shop, asker: Asker, selection: 
             db.sql("ledger/propose"),
             asker._asdict() | {
                 "states": list(selection.states),
+                "retention_days": shop.retention_days,
                 "reason": selection.reason,
                 "events": list(selection.events),
                 "returns": list(selection.returns),
@@ -183,11 +184,18 @@ def unasked(conn: psycopg.Connection[Any], shop: Shop) -> int:
     return int(db.scalar(conn, db.sql("ledger/unasked"), {"shop": shop.name, "dag_id": shop.resolve_dag}))
 
 
-def open_questions(conn: psycopg.Connection[Any], shop: Shop) -> list[Asker]:
-    """The runs that ask about the shop's held events and have not ended, as far as the ledger knows."""
+class Question(NamedTuple):
+    """About a shop's held events, with nothing decided. has_ended: its run, as far as the ledger knows."""
+
+    asker: Asker
+    has_ended: bool
+
+
+def open_questions(conn: psycopg.Connection[Any], shop: Shop) -> list[Question]:
+    """Those of the last week, and whatever may still be answered."""
     asked = {"shop": shop.name, "dag_id": shop.resolve_dag}
     rows = conn.execute(db.sql("ledger/open_questions"), asked).fetchall()
-    return [Asker(shop.name, shop.resolve_dag, run_id) for (run_id,) in rows]
+    return [Question(Asker(shop.name, shop.resolve_dag, run_id), has_ended) for run_id, has_ended in rows]
 
 
 def withdraw(conn: psycopg.Connection[Any], question: Asker) -> None:
@@ -211,7 +219,7 @@ def decide(conn: psycopg.Connection[Any], shop: Shop, asker: Asker, selection: S
 
     selection.check()
     with conn.transaction(), psycopg.ClientCursor(conn) as cur:
-        db.wait_for_turn(cur, f"decides {shop.name}")
+        db.wait_for_turn(cur, db.DECIDES.format(shop.name))
         proposed = db.scalar(cur, "SELECT count(*) FROM proposed WHERE (shop, dag_id, run_id) = (%s, %s, %s)", asker)
         made = "SELECT action, events FROM decision WHERE (shop, dag_id, run_id) = (%s, %s, %s)"
         if before := cur.execute(made, asker).fetchone():
@@ -221,6 +229,8 @@ def decide(conn: psycopg.Connection[Any], shop: Shop, asker: Asker, selection: S
                     f"This run has decided already, to {action} {events} events: trigger the DAG anew for another."
                 )
             return Decided(events, proposed - events)
+        if not proposed:
+            raise NeedsMending("What this run asked about is another run's question by now, or gone: answer that one.")
         cur.execute(db.sql("ledger/take_proposed"), asker._asdict() | {"states": list(selection.states)})
         if selection.action in ("discard", "delivered"):
             cur.execute(db.sql(f"ledger/decide_{selection.action}"))

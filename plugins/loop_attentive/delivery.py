@@ -98,7 +98,7 @@ class Delivered:
     opted out, past resending, not now.
     requests: made by the transport. pending: events of the batch that are left so. come_back_at: when the next of
     them, or of those to be sent again, may leave (UTC), or None. waits_for: what keeps it from leaving sooner.
-    fruitless: it has made requests, and Attentive has answered none of the whole run's but with an error of its own.
+    fruitless: the run has made requests, and Attentive has answered none of them but with an error of its own.
     stopped: it was told to stop before it was done. stopped_types: refused by Attentive in this run.
     """
 
@@ -630,7 +630,7 @@ class Sender:
         )
 
     async def _is_fruitless(self) -> bool:
-        if not self._requests or not self._counts.keys().isdisjoint(FRUITFUL):
+        if not self._counts.keys().isdisjoint(FRUITFUL):
             return False
         return await self.ledger.came_to_nothing_but(*FRUITLESS, "lost")
 

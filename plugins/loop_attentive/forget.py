@@ -166,7 +166,8 @@ class Deletion:
         raise NotAsked(
             f"Attentive was asked to delete {sum(map(len, self.asked.values()))} contacts and did not take the next "
             f"({answer.error}): does its API key have the scope privacy_requests:write? They get nothing any more, but "
-            "what is held of them is not removed yet. Run this again with the same contacts."
+            "what is held of them is not removed yet. Run this again with the same contacts, and before the next look: "
+            "that removes it, and with it what tells who shares a return with them and should be deleted too."
         )
 
 

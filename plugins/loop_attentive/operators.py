@@ -392,11 +392,12 @@ class AuditOperator(StepOperator):
             self.tell_somebody(shop, lambda post: notify.tell_one(post, message))
 
     def step(self, context: Context, conn: psycopg.Connection[Any], shop: Shop) -> dict[str, int]:
-        failed = failed_steps(context)
+        failed, not_run = self.ended_badly_before(context)
         try:
             run = run_of(context, conn, shop)
         except LookupError:
-            raise AirflowFailException(f"No look completed in this run; failed: {', '.join(failed)}.") from None
+            which = ", ".join(failed or not_run)
+            raise AirflowFailException(f"No look completed in this run; failed: {which}.") from None
         summary = audit.audit(conn, run.run_key, [BY_NAME[name] for name in self.event_types])
         self.log.info("This run, by event type:\n%s", summary.table())
         self.log.info("%d requests; %d attempts lost their process.", summary.requests, summary.lost)
@@ -408,11 +409,23 @@ class AuditOperator(StepOperator):
         if held := notify.held_by(conn, run.run_key):
             self.log.warning(notify.text(shop, context["dag_run"].dag_id, context["dag_run"].run_id, held, ui()))
         self.tell_somebody(shop, lambda post: notify.tell(conn, shop, post, ui()))
-        if summary.problems:
-            raise AirflowFailException("The run does not add up: " + "; ".join(summary.problems) + ".")
         if failed:
             raise AirflowFailException(f"Failed before: {', '.join(failed)}; their logs say why.")
+        if not_run:
+            raise AirflowFailException(f"Did not run: {', '.join(not_run)}: clear what comes before.")
+        if summary.problems:
+            raise AirflowFailException("The run does not add up: " + "; ".join(summary.problems) + ".")
         return totals | {"requests": summary.requests}
+
+    def ended_badly_before(self, context: Context) -> tuple[list[str], list[str]]:
+        """Ids of the tasks before this one that failed; and of those that did not run for what comes before them."""
+        dag_run, before = context["dag_run"], self.get_flat_relative_ids(upstream=True)
+        states = context["ti"].get_task_states(dag_id=dag_run.dag_id, run_ids=[dag_run.run_id])
+        ended: dict[str, list[str]] = {"failed": [], "upstream_failed": []}
+        for task, state in sorted(states.get(dag_run.run_id, {}).items()):
+            if state in ended and not before.isdisjoint({task, task.rpartition("_")[0]}):  # send_0 is the first of send
+                ended[state].append(task)
+        return ended["failed"], ended["upstream_failed"]
 
     def tell_of_interval(self, conn: psycopg.Connection[Any], shop: Shop, run: runs.Run) -> None:
         """What a backfill's interval holds that it does not send, and what it cannot hold."""
@@ -438,10 +451,3 @@ class AuditOperator(StepOperator):
 def ui() -> str:
     """The URL of Airflow's UI, or nothing."""
     return conf.get("api", "base_url", fallback="") or ""
-
-
-def failed_steps(context: Context) -> list[str]:
-    """Ids of the run's tasks that failed, without those that only followed."""
-    dag_run = context["dag_run"]
-    states = context["ti"].get_task_states(dag_id=dag_run.dag_id, run_ids=[dag_run.run_id])
-    return sorted(task for task, state in states.get(dag_run.run_id, {}).items() if state == "failed")

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import tee
-from typing import Any, LiteralString, cast
+from typing import Any, LiteralString, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -146,36 +146,44 @@ def count(conn: psycopg.Connection[Any], shop: Shop, event: EventType, run: Run)
         return _counts(cur)[0]
 
 
-def _lock_rule(cur: psycopg.Cursor[Any], shop: Shop, event: EventType) -> tuple[datetime, datetime | None]:
-    """When the rule started for this shop (facts until then are baseline), and its mark; others wait their turn."""
+class _Rule(NamedTuple):
+    """When the rule started for a shop (facts until then are baseline), its mark, and when the shop was restored."""
+
+    starts_at: datetime
+    mark: datetime | None
+    restored_at: datetime | None
+
+
+def _lock_rule(cur: psycopg.Cursor[Any], shop: Shop, event: EventType) -> _Rule:
+    """Others wait their turn."""
     row = cur.execute(
-        "SELECT s.enabled_at, r.starts_at, r.completed_at FROM rule AS r JOIN shop AS s USING (shop) "
+        "SELECT s.enabled_at, r.starts_at, r.completed_at, r.restored_at FROM rule AS r JOIN shop AS s USING (shop) "
         "WHERE r.shop = %s AND r.event_type = %s AND r.version = %s FOR UPDATE OF r",
         (shop.name, event.name, event.version),
     ).fetchone()
     if row is None:
         raise LookupError(f"No look of shop {shop.name} has completed since {event.name} came into the catalogue.")
-    enabled_at, starts_at, mark = row
+    enabled_at, starts_at, mark, restored_at = row
     shop_since = shop.enabled_at or enabled_at
-    return max(shop_since, starts_at or shop_since), mark
+    return _Rule(max(shop_since, starts_at or shop_since), mark, restored_at)
 
 
 def _find(
     conn: psycopg.Connection[Any], cur: psycopg.Cursor[Any], shop: Shop, event: EventType, run: Run
 ) -> tuple[str | None, str | None]:
     """Puts what a rule yields for a run into the temporary table candidate. Why it is off, or stale: see Qualified."""
-    starts_at, mark = _lock_rule(cur, shop, event)
+    rule = _lock_rule(cur, shop, event)
     cur.execute(db.sql("qualify/candidates"))
     if off := connectors.why_off(shop, event):
         return off, None
     fresh, stale = rules.freshness(conn, shop, run.as_of) if event.reminder else (True, None)
-    since = mark if mark and run.window_start is None else "-infinity"
+    since = rule.mark if rule.mark and run.window_start is None else "-infinity"
     cur.execute(
         db.sql("qualify/yield").replace("{rule}", rules.rule(event)),
         {
             "shop": shop.name, "event_type": event.name, "as_of": run.as_of, "since": since, "fresh": fresh,
-            "window_days": shop.instant_exchange_window_days, "starts_at": starts_at, "reminder": event.reminder,
-            "window_start": run.window_start, "window_end": run.window_end,
+            "window_days": shop.instant_exchange_window_days, "starts_at": rule.starts_at, "reminder": event.reminder,
+            "restored_at": rule.restored_at, "window_start": run.window_start, "window_end": run.window_end,
         },
     )  # fmt: skip
     return None, stale
@@ -330,7 +338,7 @@ def judge_again(
     run: the one that tells of those that are held.
     """
     with conn.transaction(), psycopg.ClientCursor(conn) as cur:
-        db.wait_for_turn(cur, f"judges {shop.name} again")
+        db.wait_for_turn(cur, db.JUDGES_AGAIN.format(shop.name))
         now = now or db.now(cur)
         cur.execute(db.sql("qualify/candidates"))
         cur.execute(

@@ -52,12 +52,15 @@ class Removed:
 
 @dataclass
 class Work:
-    """One shop's part in a removal. decision_id: the decision that it follows from."""
+    """One shop's part in a removal. decision_id: the decision that it follows from. shares: as of SaidNo; a look that
+    comes in between leaves nothing by which they could be found once more.
+    """
 
     shop: Shop
     decision_id: int | None = None
     removed: Removed = field(default_factory=Removed)
     digest: str | None = None
+    shares: dict[int, str] = field(default_factory=dict, repr=False)
 
 
 BeforeRemoval = Callable[[Shop, SaidNo], None]
@@ -97,15 +100,23 @@ def remove(
         _stop_events(conn, work, until)
     for work in works:
         _clean_mirror(conn, work, before_removal)
-    for work in works:  # a rule that was judged meanwhile knew the mirror as it was
-        with conn.transaction():
-            conn.execute("SELECT FROM rule WHERE shop = %s FOR SHARE", (work.shop.name,))
+    for work in works:
+        _wait_for_judgements(conn, work.shop)
         _stop_events(conn, work, until)
     if again := [work for work in works if people.said_no(conn, work.shop).digest != work.digest]:
         remove(conn, again, patience=patience, before_removal=before_removal)
     for work in works:
         if not work.removed.on_their_way:
             conn.execute("UPDATE shop SET cleaned_of = %s WHERE shop = %s", (work.digest, work.shop.name))
+
+
+def _wait_for_judgements(conn: psycopg.Connection[Any], shop: Shop) -> None:
+    """What was judged meanwhile knew the mirror as it was."""
+    with conn.transaction():
+        conn.execute("SELECT FROM rule WHERE shop = %s FOR SHARE", (shop.name,))
+    for what in (db.JUDGES_AGAIN, db.DECIDES):
+        with conn.transaction():
+            db.wait_for_turn(conn, what.format(shop.name))
 
 
 def _find_shared(conn: psycopg.Connection[Any], work: Work) -> str:
@@ -117,6 +128,7 @@ def _find_shared(conn: psycopg.Connection[Any], work: Work) -> str:
         _their_returns(conn, work.shop, who)
         in_mirror = people.opt_out(conn, name, who.found, given=False)
     work.removed.shared += in_ledger + in_mirror
+    work.shares |= who.shares
     return who.digest
 
 
@@ -176,6 +188,7 @@ def _clean_mirror(conn: psycopg.Connection[Any], work: Work, before_removal: Bef
         mirror.wait_for_turn(conn, shop)
         who = people.said_no(conn, shop)
         return_ids = _their_returns(conn, shop, who)
+        who.shares |= work.shares
         if before_removal:
             before_removal(shop, who)
         work.removed.shared += people.opt_out(conn, shop.name, who.found, given=False)

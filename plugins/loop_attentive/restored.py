@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import psycopg
 
 from loop_attentive import commands, db, decisions, settings
+from loop_attentive.catalogue import CATALOGUE
 from loop_attentive.operators import ledger
 from loop_attentive.settings import Shop
 
@@ -44,10 +45,18 @@ def make_safe(conn: psycopg.Connection[Any], shop: Shop, *, who: str, now: datet
 
     now: aware; by default the ledger's clock.
     """
-    with conn.transaction():
+    with conn.transaction(), psycopg.ClientCursor(conn) as cur:
         [(last_look,)] = conn.execute("SELECT max(as_of) FROM look WHERE shop = %s", (shop.name,)).fetchall()
         rows = conn.execute(db.sql("ledger/restored"), {"shop": shop.name, "is_live": shop.mode == "live"}).fetchall()
-        conn.execute(db.sql("ledger/start_rules_anew"), {"shop": shop.name, "now": now})
+        db.script(
+            cur,
+            "ledger/start_rules_anew",
+            {
+                "shop": shop.name, "now": now,
+                "event_types": [event.name for event in CATALOGUE],
+                "versions": [event.version for event in CATALOGUE],
+            },
+        )  # fmt: skip
         waiting = [Waiting(*row) for row in rows]
         scope = {"last look": last_look.astimezone(UTC).isoformat() if last_look else None}
         decisions.record(

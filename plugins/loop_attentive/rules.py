@@ -3,8 +3,9 @@
 A rule is one SELECT over the mirror. It is given shop, as_of, since (its mark: changes seen until then are judged
 already), fresh (whether the source is fresh enough to remind by) and window_days (the shop's instant-exchange window),
 and yields a row for each event that is due: return_id, key, fact_at, occurred_at, timed_by (itself: by a time of its
-own; first_sight: by the updated_at of a row that is new to us; seen: by the look's time), looked_after (as_of of the
-completed look before the one that saw it) and detail (jsonb: what the event is about, by id and status only).
+own; touched: by the updated_at that moved with it; first_sight: by that of a row that is new to us; seen: by the look's
+time), looked_after (as_of of the completed look before the one that saw it) and detail (jsonb: what the event is about,
+by id and status only).
 """
 
 import re

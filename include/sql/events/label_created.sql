@@ -18,7 +18,7 @@ CROSS JOIN LATERAL (
         CASE
             WHEN NOT l.had_no_number AND l.created_at IS NOT NULL THEN 'itself'
             WHEN l.first_updated_at IS NULL THEN 'seen'
-            WHEN l.had_no_number THEN 'itself'
+            WHEN l.had_no_number THEN 'touched'
             ELSE 'first_sight'
         END AS timed_by
 ) AS f

@@ -4,7 +4,7 @@ SELECT
     event_key(c.return_id, c.new_status, key_time(c.seen_at)) AS key,
     coalesce(c.updated_at, c.seen_at) AS fact_at,
     coalesce(c.updated_at, c.seen_at) AS occurred_at,
-    CASE WHEN c.updated_at IS NULL THEN 'seen' ELSE 'itself' END AS timed_by,
+    CASE WHEN c.updated_at IS NULL THEN 'seen' ELSE 'touched' END AS timed_by,
     c.previous_look_at AS looked_after,
     jsonb_build_object('status', c.new_status) AS detail
 FROM change AS c

@@ -1,9 +1,11 @@
--- Takes the proposed events that are still as they were proposed, in a state that the decision is for, and that no sender
--- has in hand.
+-- Takes the proposed events that are still as they were proposed, with no request since, in a state that the decision is
+-- for, and that no sender has in hand.
 CREATE TEMP TABLE decided ON COMMIT DROP AS
 SELECT e.event_id, e.status, e.reason, e.body IS NULL AS is_empty
 FROM event AS e
-JOIN proposed AS p ON p.event_id = e.event_id AND p.status = e.status AND p.reason IS NOT DISTINCT FROM e.reason
+JOIN proposed AS p ON
+    p.event_id = e.event_id AND p.status = e.status AND p.reason IS NOT DISTINCT FROM e.reason
+    AND coalesce(p.attempts, e.attempts) = e.attempts -- NULL: proposed before attempts were noted
 WHERE
     (p.shop, p.dag_id, p.run_id) = (%(shop)s, %(dag_id)s, %(run_id)s)
     AND p.status = ANY (%(states)s::text[])

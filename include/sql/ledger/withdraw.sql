@@ -1,8 +1,8 @@
 -- A question that was taken away without an answer: it keeps no other back, and its events may be asked about again.
 WITH ended AS (
     UPDATE run
-    SET finished_at = clock_timestamp()
-    WHERE (shop, dag_id, run_id) = (%(shop)s, %(dag_id)s, %(run_id)s) AND finished_at IS NULL
+    SET finished_at = coalesce(finished_at, clock_timestamp())
+    WHERE (shop, dag_id, run_id) = (%(shop)s, %(dag_id)s, %(run_id)s)
     RETURNING shop, dag_id, run_id
 )
 DELETE FROM proposed AS p

@@ -39,7 +39,7 @@ INSERT INTO mirror_episode (
 )
 SELECT
     %(shop)s, e.return_id, %(as_of)s, coalesce(news.updated_at, %(as_of)s),
-    CASE WHEN news.updated_at IS NULL THEN 'seen' WHEN news.is_new THEN 'first_sight' ELSE 'itself' END,
+    CASE WHEN news.updated_at IS NULL THEN 'seen' WHEN news.is_new THEN 'first_sight' ELSE 'touched' END,
     CASE WHEN NOT e.is_passed_over THEN %(previous_look)s::timestamptz END, e.is_silent
 FROM episode_of AS e
 LEFT JOIN LATERAL (
@@ -59,7 +59,8 @@ SET
     resolved_fact_at = coalesce(news.fact_at, %(as_of)s),
     -- A stock that is looked at for the first time tells when it last moved, not that it has just come back.
     resolved_timed_by = CASE
-        WHEN news.fact_at IS NULL THEN 'seen' WHEN news.by_stock AND %(stock_is_news)s THEN 'first_sight' ELSE 'itself'
+        WHEN news.fact_at IS NULL THEN 'seen' WHEN news.by_stock AND %(stock_is_news)s THEN 'first_sight'
+        WHEN news.by_stock THEN 'itself' ELSE 'touched'
     END,
     resolved_after = CASE WHEN NOT (coalesce(news.by_stock, false) AND %(stock_is_news)s) THEN %(previous_look)s::timestamptz END,
     resolved_silently = e.is_silent,

@@ -1,6 +1,7 @@
 -- What the rule yields, each row marked as known to the ledger or not, and as baseline: from before the rule started, or
 -- without a time of its own and first seen with a return of more than a month ago, which the mirror did not hold till then
--- (mirror_days was raised, or it was touched again): nobody looked at it before.
+-- (mirror_days was raised, or it was touched again): nobody looked at it before. After a restore also what was timed by a
+-- touch, where the look before is from before that: it may have happened, and been told, long before it was touched.
 -- Known is also what has been purged, where its own time would not make it late (no time of its own, or a reminder): it is
 -- never made again.
 -- The text of the event's own file stands in for the name in braces.
@@ -8,10 +9,11 @@ INSERT INTO candidate
 SELECT
     e.event_id, %(event_type)s, due.key, due.return_id, due.fact_at, due.occurred_at, due.detail,
     due.fact_at <= %(starts_at)s
-    OR (due.timed_by <> 'itself' AND (due.looked_after < %(starts_at)s) IS NOT FALSE)
+    OR (due.timed_by IN ('seen', 'first_sight') AND (due.looked_after < %(starts_at)s) IS NOT FALSE)
+    OR (due.timed_by = 'touched' AND (due.looked_after < %(restored_at)s) IS TRUE)
     OR unheld.return_id IS NOT NULL,
     e.event_id IS NOT NULL OR purged.key_hash IS NOT NULL,
-    due.timed_by = 'itself'
+    due.timed_by IN ('itself', 'touched')
 FROM (
 {rule}
 ) AS due
@@ -25,7 +27,7 @@ LEFT JOIN LATERAL (
     SELECT r.return_id
     FROM mirror_return AS r
     WHERE
-        due.timed_by <> 'itself'
+        due.timed_by IN ('seen', 'first_sight')
         AND r.shop = %(shop)s
         AND r.return_id = due.return_id
         AND r.created_at < r.first_seen_at - INTERVAL '31 days'
@@ -35,7 +37,7 @@ LEFT JOIN LATERAL (
 LEFT JOIN LATERAL (
     SELECT p.key_hash
     FROM purged_key AS p
-    WHERE (due.timed_by <> 'itself' OR %(reminder)s) AND p.key_hash = key_hash(%(shop)s, %(event_type)s, due.key)
+    WHERE (due.timed_by IN ('seen', 'first_sight') OR %(reminder)s) AND p.key_hash = key_hash(%(shop)s, %(event_type)s, due.key)
     LIMIT 1
 ) AS purged ON true
 WHERE

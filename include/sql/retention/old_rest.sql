@@ -15,6 +15,15 @@ DELETE FROM plan WHERE shop = %(shop)s AND made_at < %(horizon)s;
 DELETE FROM look
 WHERE shop = %(shop)s AND as_of < %(horizon)s AND as_of < (SELECT max(as_of) FROM look WHERE shop = %(shop)s);
 
+-- What was planned, and due no more when it was approved, has never been an event.
+DELETE FROM decision_event AS p
+USING decision AS d
+WHERE
+    d.shop = %(shop)s
+    AND d.decided_at < %(horizon)s
+    AND p.decision_id = d.decision_id
+    AND NOT EXISTS (SELECT FROM event AS e WHERE e.event_id = p.event_id);
+
 DELETE FROM decision AS d
 WHERE
     d.shop = %(shop)s
