@@ -19,8 +19,6 @@ from psycopg import sql
 from loop_attentive.migrate import migrate
 from sandbox.postgres import postgres
 
-os.environ |= dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1,localhost")  # all that is measured is on this machine
-
 __all__ = ["Figure", "median", "megabytes", "parser", "processor_seconds", "read", "report", "server", "tell", "write"]
 
 
@@ -86,7 +84,10 @@ def read(path: str | Path) -> tuple[str, list[Figure]]:
 
 
 def parser(name: str, description: str | None) -> argparse.ArgumentParser:
-    """Of a benchmark's command line, with what all of them take: --json FILE."""
+    """Of a benchmark's command line, with what all of them take: --json FILE. Its parts, which are all on this machine,
+    speak to each other without a proxy.
+    """
+    os.environ |= dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1,localhost")
     result = argparse.ArgumentParser(
         prog=f"python -m benchmarks.{name}",
         description=description,

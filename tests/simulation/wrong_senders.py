@@ -188,7 +188,7 @@ WRONG_SENDERS = (
     Wrong(
         "forgets that others have leases",
         sql("lost", ("AND e.lease_until < clock.now", "")),
-        7,
+        10,
         "was given up, and its process is well",
     ),
     Wrong(
