@@ -7,7 +7,7 @@ import random
 import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any, LiteralString, NamedTuple, cast
@@ -210,8 +210,7 @@ class Ledger:
                         "waiting": list(reminders.waiting),
                         "no_longer": list(reminders.no_longer),
                     },
-                    {"run_key": self.origin.run_key, "task_id": self.origin.task_id},
-                    {"map_index": self.origin.map_index, "try_number": self.origin.try_number},
+                    asdict(self.origin),
                 ),
             )
             rows = await cursor.fetchall()
@@ -298,7 +297,7 @@ class Ledger:
                 "under_way": list(self.under_way),
                 "marked_at": [mark.sent_at for mark in self.under_way.values()],
             }
-            await cursor.execute(statement("unheard_of"), self._parameters(self._batch, known))
+            await cursor.execute(statement("unheard_of"), self._parameters(self._batch, known, asdict(self.origin)))
             rows = await cursor.fetchall()
             marks = [(row["event_id"], row["attempt"], row["sent_at"]) for row in rows if row["marked"]]
             await self._unmarking(marks, keep=True)(connection)
