@@ -23,7 +23,7 @@ from psycopg.conninfo import make_conninfo
 import sandbox.airflow
 from benchmarks.kit import Figure, median, parser, tell
 from loop_attentive.migrate import migrate
-from sandbox.airflow import LEDGER, WAREHOUSE, Airflow, prepare, running, settings
+from sandbox.airflow import LEDGER, WAREHOUSE, Airflow, inherited, prepare, running, settings
 from sandbox.postgres import postgres
 from sandbox.processes import ROOT, Failed, free_port, wait_until
 from sandbox.warehouse import create, fill
@@ -44,8 +44,7 @@ def airflow(attentive: str, more: Mapping[str, str]) -> Iterator[tuple[Airflow, 
     with tempfile.TemporaryDirectory(prefix="la-bench-") as directory, postgres(Path(directory) / "pg") as server:
         prepare(server)
         migrate(make_conninfo(server, dbname=LEDGER))
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
-        environment |= settings(server, attentive, free_port(0))
+        environment = inherited() | settings(server, attentive, free_port(0))
         environment |= {"AIRFLOW_HOME": f"{directory}/airflow", "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS), **more}
         with running(environment) as up:
             yield up, server

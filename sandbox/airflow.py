@@ -46,6 +46,11 @@ def command(*arguments: str) -> list[str]:
 # ── Settings ─────────────────────────────────────────────────────────────────
 
 
+def inherited() -> dict[str, str]:
+    """The user's environment, without what they have set for an Airflow of their own."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
+
+
 def settings(server: str, attentive: str, port: int = 8080) -> dict[str, str]:
     """Environment variables of everything that Airflow runs.
 
@@ -129,8 +134,7 @@ def _make_metadata(server: str, connection: psycopg.Connection[Any], name: str) 
     _execute(connection, "DROP DATABASE IF EXISTS {} WITH (FORCE)", METADATA)
     _execute(connection, "CREATE DATABASE {}", METADATA)
     with log("db-migrate") as output:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
-        environment |= settings(server, "")
+        environment = inherited() | settings(server, "")
         done = subprocess.run(
             command("db", "migrate"), check=False, cwd=ROOT, env=environment, stdout=output, stderr=output
         )

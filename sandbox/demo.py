@@ -17,7 +17,7 @@ from psycopg.conninfo import make_conninfo
 from loop_attentive.catalogue import CATALOGUE
 from loop_attentive.migrate import migrate
 from loop_attentive.settings import DEFAULT_SHOP, Shop, load
-from sandbox.airflow import LEDGER, WAREHOUSE, Airflow, prepare, running, settings
+from sandbox.airflow import LEDGER, WAREHOUSE, Airflow, inherited, prepare, running, settings
 from sandbox.postgres import postgres
 from sandbox.processes import HOME, Failed, alone, free_port, standin, wait_until
 from sandbox.warehouse import World, create, fill
@@ -56,7 +56,6 @@ def demo(afterwards: Callable[["Demo"], None] | None = None) -> int:
     afterwards: what to do, instead of staying, while it is still up.
     """
     stays = afterwards is None and sys.stdout.isatty() and os.environ.get("ONCE") != "1"
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
     with alone("demo", or_else=f"A demo is running already in {HOME}."), postgres(HOME / "pg") as server:
         if load() != {DEFAULT_SHOP: Shop(name=DEFAULT_SHOP)}:
             say("include/shops.yaml was edited, and holds here too: in shadow, or by another connector, nothing comes.")
@@ -69,7 +68,7 @@ def demo(afterwards: Callable[["Demo"], None] | None = None) -> int:
             fill(warehouse, returns=RETURNS, now=datetime.now(UTC), seed=SEED)
             say(f"The warehouse holds {RETURNS} returns. Starting Airflow ...")
             with standin() as attentive:
-                environment |= settings(server, attentive, free_port(8080))
+                environment = inherited() | settings(server, attentive, free_port(8080))
                 with running(environment) as airflow:
                     say(f"Airflow is up, and you may look already: {airflow.url}")
                     played = Demo(airflow, warehouse, ledger, attentive)

@@ -45,6 +45,26 @@ def decide(book: Book, run: str = "r1", **selection: Any) -> decisions.Decided:
     return decisions.decide(book.connection, book.shop, ask(book, run), Selection(why="test", **selection), who=WHO)
 
 
+def note_the_hold(book: Book, ago: timedelta = timedelta()) -> None:
+    """The run has held an event so long ago."""
+    book.connection.execute(
+        "INSERT INTO hold (run_key, event_type, reason, bound, events, held_at) "
+        "SELECT run_key, %s, 'flood', 1, 1, now() - %s FROM run",
+        (CREATED, ago),
+    )
+
+
+def start(book: Book, run: str = "r1") -> None:
+    runs.start(book.connection, **ask(book, run)._asdict(), look=Look(datetime.now(UTC), 0, 0))
+
+
+def asks_about_a_held_event(book: Book, run: str) -> None:
+    book.add(CREATED, "1", status="held", reason="flood")
+    note_the_hold(book)
+    start(book, run)
+    assert proposed(book, run, action="send", states=["held"]) == 1
+
+
 def test_exactly_the_events_that_a_form_selects(book: Book) -> None:
     at = datetime(2026, 3, 5, 12, tzinfo=UTC)
     book.shop = Shop(name="default", time_zone="America/New_York")
@@ -78,31 +98,24 @@ def test_a_person_is_asked_about_what_is_held_once_and_one_question_at_a_time(bo
     def unasked() -> int:
         return decisions.unasked(book.connection, book.shop)
 
-    def start(run: str) -> None:
-        look = Look(datetime.now(UTC), 0, 0)
-        runs.start(book.connection, dag_id="loop_attentive_resolve", run_id=run, shop="default", look=look)
-
     def ends(run: str) -> None:
         book.connection.execute("UPDATE run SET finished_at = now() WHERE run_id = %s", [run])
 
     book.connection.execute("UPDATE run SET as_of = now() - interval '3 days'")  # and was cleared today
     book.add(CREATED, "1", status="held", reason="flood")
     assert unasked() == 0, "no run has held it lately: nobody need look further"
-    book.connection.execute(
-        "INSERT INTO hold (run_key, event_type, reason, bound, events) SELECT run_key, %s, 'flood', 1, 1 FROM run",
-        [CREATED],
-    )
+    note_the_hold(book)
     Book(book.conninfo, Shop(name="other")).add(CREATED, "9", status="held", reason="flood")
     assert unasked() == 1
 
-    start("first")
+    start(book, "first")
     proposed(book, "first", action="send", states=["held"])
     book.add(UPDATED, "2", status="held", reason="flood")
     assert unasked() == 0, "the first question is open"
     ends("first")
     assert unasked() == 1, "of the first event somebody was asked, whatever they answered"
 
-    start("second")
+    start(book, "second")
     proposed(book, "second", action="send", states=["held"])
     book.add(UPDATED, "3", status="held", reason="flood")
     assert unasked() == 0
@@ -111,18 +124,14 @@ def test_a_person_is_asked_about_what_is_held_once_and_one_question_at_a_time(bo
 
     book.add(UPDATED, "4", status="held", reason="restored")
     assert unasked() == 1, "a restore has a list of its own"
-    start("third")
+    start(book, "third")
     assert proposed(book, "third", action="send", states=["held"], unasked=True) == 1
     assert proposed(book, "third", action="send", states=["held"], unasked=True) == 1, "the same task again"
 
 
 def test_what_was_held_while_a_question_stood_over_the_weekend_is_asked_about(book: Book) -> None:
     book.add(CREATED, "1", status="held", reason="flood")
-    book.connection.execute(
-        "INSERT INTO hold (run_key, event_type, reason, bound, events, held_at) "
-        "SELECT run_key, %s, 'flood', 1, 1, now() - interval '3 days' FROM run",
-        [CREATED],
-    )
+    note_the_hold(book, ago=3 * DAY)
     assert decisions.unasked(book.connection, SHOP) == 1
 
 
@@ -136,13 +145,7 @@ def test_a_second_answer_to_one_question_is_no_other_decision(book: Book) -> Non
 
 
 def test_a_question_that_was_taken_away_is_asked_anew(book: Book) -> None:
-    book.add(CREATED, "1", status="held", reason="flood")
-    book.connection.execute(
-        "INSERT INTO hold (run_key, event_type, reason, bound, events) SELECT run_key, %s, 'flood', 1, 1 FROM run",
-        [CREATED],
-    )
-    runs.start(book.connection, **ask(book, "gone")._asdict(), look=Look(datetime.now(UTC), 0, 0))
-    proposed(book, "gone", action="send", states=["held"])
+    asks_about_a_held_event(book, "gone")
     assert decisions.unasked(book.connection, SHOP) == 0
     [question] = decisions.open_questions(book.connection, SHOP)
     assert question == (ask(book, "gone"), False)
@@ -154,13 +157,7 @@ def test_a_question_that_was_taken_away_is_asked_anew(book: Book) -> None:
 
 def test_a_question_whose_run_came_to_nothing_may_be_asked_anew(book: Book) -> None:
     """Airflow tells whether it failed; the ledger, that nothing was decided."""
-    book.add(CREATED, "1", status="held", reason="flood")
-    book.connection.execute(
-        "INSERT INTO hold (run_key, event_type, reason, bound, events) SELECT run_key, %s, 'flood', 1, 1 FROM run",
-        [CREATED],
-    )
-    runs.start(book.connection, **ask(book, "fails")._asdict(), look=Look(datetime.now(UTC), 0, 0))
-    proposed(book, "fails", action="send", states=["held"])
+    asks_about_a_held_event(book, "fails")
     book.connection.execute("UPDATE run SET finished_at = now() WHERE run_id = 'fails'")
     assert decisions.open_questions(book.connection, SHOP) == [(ask(book, "fails"), True)]
     assert decisions.unasked(book.connection, SHOP) == 0, "it may have been answered: change nothing"
@@ -176,7 +173,7 @@ def test_a_question_whose_run_came_to_nothing_may_be_asked_anew(book: Book) -> N
 
 def test_a_decided_question_is_no_open_one(book: Book) -> None:
     book.add(CREATED, "1", status="held", reason="flood")
-    runs.start(book.connection, **ask(book)._asdict(), look=Look(datetime.now(UTC), 0, 0))
+    start(book)
     assert decide(book, action="send", states=["held"]).events == 1
     book.connection.execute("UPDATE run SET finished_at = now()")
     assert decisions.open_questions(book.connection, SHOP) == []

@@ -1041,26 +1041,6 @@ def test_a_mark_that_nobody_heard_of_is_taken_back_though_an_older_one_is_under_
     assert book.states() == {"unknown": 1}
 
 
-def test_a_mark_that_nobody_heard_of_is_taken_back_though_a_late_answer_has_settled_its_event(book: Book) -> None:
-    """It ended the lease by which the mark would be known: an attempt would be under way for good."""
-    event_id = book.add()
-
-    async def story() -> None:
-        async with ledger_of(book) as ledger:
-            first, second = await marked_again(ledger, book)
-            await ledger.settle([Settled(first, Answer("accepted", 200), time.monotonic(), 0.0)], time.monotonic)
-            assert book.event(event_id)["status"] == "accepted"
-            ledger.under_way = {}
-            async with await db.aconnect(book.conninfo, autocommit=True) as line:
-                await ledger._restore(line)
-            assert [(row["attempt"], row["outcome"]) for row in book.attempts(event_id)] == [(1, "accepted")]
-            assert second.attempt == 2
-
-    asyncio.run(story())
-    event = book.event(event_id)
-    assert (event["status"], event["attempts"]) == ("accepted", 1)
-
-
 def test_a_mark_whose_commit_came_after_it_was_given_up_is_taken_back(book: Book) -> None:
     """It would be in doubt in a minute, though nothing has left."""
     event_id = book.add()
@@ -1191,14 +1171,21 @@ def test_answers_of_two_attempts_that_come_together(book: Book) -> None:
     book.check_sums()
 
 
-def test_a_mark_is_taken_back_though_an_earlier_attempt_was_accepted_meanwhile(book: Book) -> None:
+@pytest.mark.parametrize("was_heard_of", [True, False])
+def test_a_mark_is_taken_back_though_an_earlier_attempt_was_accepted_meanwhile(book: Book, was_heard_of: bool) -> None:
+    """The late answer ended the lease, by which a mark that nobody heard of would be known."""
     event_id = book.add()
 
     async def story() -> None:
         async with ledger_of(book) as ledger:
             first, second = await marked_again(ledger, book)
             await ledger.settle([Settled(first, Answer("accepted", 200), time.monotonic(), 0.0)], time.monotonic)
-            await ledger.unmark([second], keep=True)
+            if was_heard_of:
+                await ledger.unmark([second], keep=True)
+            else:
+                ledger.under_way = {}
+                async with await db.aconnect(book.conninfo, autocommit=True) as line:
+                    await ledger._restore(line)
 
     asyncio.run(story())
     event = book.event(event_id)

@@ -15,6 +15,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from loop_attentive import revision
 from loop_attentive.errors import NeedsMending
 from loop_attentive.migrate import SCRIPTS, migrate
+from sandbox.airflow import inherited
 
 EVERYTHING = """
 SELECT 'relation', relname FROM pg_class WHERE relnamespace = to_regnamespace('loop_attentive')
@@ -146,10 +147,9 @@ def test_a_revision_that_does_not_exist(database: str) -> None:
 
 def run(home: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """The command as a person runs it, with no connection but the one given."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
     return subprocess.run(
         [sys.executable, "-m", "loop_attentive.migrate", *arguments],
-        env={**inherited, "PYTHONPATH": "plugins", "AIRFLOW_HOME": str(home), **environment},
+        env={**inherited(), "PYTHONPATH": "plugins", "AIRFLOW_HOME": str(home), **environment},
         capture_output=True,
         text=True,
     )

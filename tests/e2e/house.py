@@ -5,7 +5,6 @@ many things can happen at the same time and none disturbs another; only Airflow 
 """
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -32,6 +31,7 @@ from sandbox.airflow import (
     PRELOADING,
     Airflow,
     command,
+    inherited,
     prepare,
     run_path,
     running,
@@ -450,8 +450,7 @@ def open_house(server: str, shops: Mapping[str, Mapping[str, Any]]) -> Iterator[
     migrate(ledger)
     metrics = Collector()
     with ExitStack() as stack:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
-        environment |= {
+        environment = inherited() | {
             name: value
             for name, value in settings(server, "", free_port(0)).items()
             if not name.startswith("AIRFLOW_CONN_")
