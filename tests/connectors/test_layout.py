@@ -15,7 +15,7 @@ from loop_attentive import canonical, check, connectors, settings
 from loop_attentive.connectors import Layout, fit
 from loop_attentive.errors import NeedsMending
 from loop_attentive.settings import BESIDE, SOURCES, Shop
-from loop_attentive.source import Source
+from loop_attentive.source import Cursor, Source, spelling
 from tests import connectors as landing
 from tests.connectors import LANDINGS, land, told
 from tests.connectors.test_story import events_of
@@ -148,6 +148,8 @@ def test_a_time_without_a_zone_is_the_shops_also_where_rows_are_compared(floor: 
     for at, shop in scenes[:2]:
         land(floor.engine, LANDINGS["posthog"](shop, at))
         floor.run(at)
+    [raw] = Source(floor.engine, floor.shop).read(canonical.RETURNS, Cursor())
+    assert spelling([moved for moved in raw.moved or () if moved]) == "zoned"
     assert {event.reason for event in floor.events() if event.return_id == "138"} == {"no recipient"}
     at, shop = scenes[3]
     land(floor.engine, LANDINGS["posthog"](shop, at))
