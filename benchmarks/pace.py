@@ -111,8 +111,8 @@ class Run:
     def rate(self, *, late_too: bool = False) -> float:
         """Per second, in the time that was asked for; 0 when every second was late.
 
-        With a late second go the one before, as of `busiest`, and the two after: what it has wrongly answered with a
-        429 costs the sender a second.
+        With a late second go the one before, as of `busiest`, and the three after: the 429 that it causes is given up
+        to a second later, heard of when the latency has passed, and costs the sender a second then.
         """
         begin, end = self.arrivals[0], self.arrivals[0] + self.seconds
         if late_too or not self.late:
@@ -120,7 +120,7 @@ class Run:
         told = [
             second
             for second in range(math.ceil(begin), int(end))
-            if self.late.isdisjoint(range(second - 2, second + 2))
+            if self.late.isdisjoint(range(second - 3, second + 2))
         ]
         return sum(self.between(second, second + 1) for second in told) / len(told) if told else 0.0
 

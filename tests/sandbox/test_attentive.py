@@ -1,6 +1,7 @@
 """The stand-in against what is known of Attentive: each demand just inside and just outside, the rate, every fault."""
 
 import asyncio
+import gc
 import json
 import os
 import random
@@ -19,6 +20,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from sandbox import attentive
 from sandbox.attentive import (
     DELETE_REQUEST,
     ELSEWHERE,
@@ -511,6 +513,20 @@ def test_its_own_lateness_is_told() -> None:
     late = asyncio.run(block())
     assert max(late.values()) >= 0.04
     assert abs(max(late) - time.monotonic()) < 5
+
+
+def test_no_collection_keeps_it_from_seeing_an_arrival(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_through: list[int] = []
+
+    async def serve(*_: object) -> None:
+        looked_through.append(len(gc.get_objects()))
+
+    monkeypatch.setattr(attentive, "serve", serve)
+    try:
+        attentive.main(["--key", KEY])
+    finally:
+        gc.unfreeze()
+    assert looked_through[0] < 5_000 < len(gc.get_objects())
 
 
 # --- Faults
