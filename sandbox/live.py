@@ -2,18 +2,23 @@
 
     python -m sandbox.live
 
-Warehouse and ledger are the Airflow connections `loop_warehouse` and `loop_attentive_db`; runs until it is ended.
+Warehouse and ledger are the Airflow connections `loop_warehouse` and `loop_attentive_db`; runs until it is ended. Only
+the warehouse of docker-compose.yaml is filled, and only while the stand-in gets what is sent.
 """
 
 import logging
 import signal
+import sys
 import threading
 from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlsplit
 
 import psycopg
 from airflow.sdk import BaseHook
 
 from loop_attentive.db import conninfo
+from loop_attentive.errors import NeedsMending
 from sandbox.warehouse import World, create, fill
 
 log = logging.getLogger(__name__)
@@ -25,6 +30,22 @@ SELECT max(as_of)
 FROM loop_attentive.audit_run
 WHERE dag_id = 'loop_attentive_hourly' AND finished_at IS NOT NULL
 """
+
+
+def check(warehouse: Any, attentive: Any) -> None:
+    """Raises NeedsMending unless both Airflow connections are the sandbox's: what is made up belongs into nobody's
+    warehouse or account.
+    """
+    host = str(attentive.host or "")
+    is_ours = {
+        warehouse.conn_id: (warehouse.host, warehouse.schema) == ("postgres", "warehouse"),
+        attentive.conn_id: urlsplit(host if "//" in host else f"//{host}").hostname == "127.0.0.1",
+    }
+    if wrong := [name for name, ours in is_ours.items() if not ours]:
+        raise NeedsMending(
+            f"Connection {' and '.join(wrong)} is not the sandbox's: nothing is made up there. Take the one that "
+            ".env.example has for the sandbox, or start without --profile sandbox."
+        )
 
 
 def live(warehouse: str, ledger: str, ended: threading.Event) -> None:
@@ -51,8 +72,12 @@ def main() -> None:
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
-    warehouse, ledger = (conninfo(BaseHook.get_connection(name)) for name in ("loop_warehouse", "loop_attentive_db"))
-    live(warehouse, ledger, ended)
+    warehouse, ledger, attentive = map(BaseHook.get_connection, ("loop_warehouse", "loop_attentive_db", "attentive"))
+    try:
+        check(warehouse, attentive)
+    except NeedsMending as error:
+        sys.exit(str(error))
+    live(conninfo(warehouse), conninfo(ledger), ended)
 
 
 if __name__ == "__main__":
