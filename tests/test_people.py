@@ -262,6 +262,23 @@ def test_a_shop_that_comes_to_an_account_gives_up_what_it_holds_of_those_who_sai
     assert held(floor, "other") == {"1": NOTHING}
 
 
+@pytest.mark.parametrize("other_goes_too", [True, False])
+def test_a_shop_that_gets_a_new_key_knows_who_said_no_to_another_under_the_old_one(
+    floor: Floor, other_goes_too: bool
+) -> None:
+    """The other may be paused, or have been taken out of shops.yaml: nobody would tell the ledger of its new key."""
+    floor.start(T0)
+    say_no(floor, PHONE)
+    floor.settings(name="other")
+    floor.start(T0)
+    people.know_account(floor.conn, ["default", "other"], "account a")
+    people.know_account(floor.conn, ["default", "other"] if other_goes_too else ["other"], "account b")
+    ret(floor, "1", phone=PHONE)
+    floor.run(NOW, CREATED)
+    assert floor.outcomes() == {"1": OPTED_OUT}
+    assert held(floor, "other") == {"1": NOTHING}
+
+
 # ── Between judgement and the request ───────────────────────────────────────
 
 

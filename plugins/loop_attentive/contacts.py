@@ -24,6 +24,9 @@ FEWEST_IN_A_ROW = 9
 ORDINARY_LOCAL_PART = re.compile(r"[A-Za-z0-9_+-]+(?:\.[A-Za-z0-9_+-]+)*")
 LONGEST_ADDRESS = 254
 
+LONGEST_PHONE = len("+") + 15
+"""By E.164; the library holds longer ones valid in some countries, such as two that are written together."""
+
 # How nearly every North American number is written, and what the library holds for a valid one of the United States.
 ORDINARY_AMERICAN = re.compile(r"(?P<code>\+?1)?[ .-]*\(?([2-9][0-9]{2})\)?[ .-]*([0-9]{3})[ .-]*([0-9]{4})")
 VALID_AMERICAN = re.compile(cast(Any, PhoneMetadata.metadata_for_region("US")).fixed_line.national_number_pattern)
@@ -55,7 +58,8 @@ def _of_anywhere(text: str, region: str) -> str | None:
         return None
     if number.extension or _is_stand_in(str(number.national_number)) or not phonenumbers.is_valid_number(number):
         return None
-    return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
+    told = phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
+    return told if len(told) <= LONGEST_PHONE else None
 
 
 def _is_stand_in(number: str) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 import psycopg
 
 from loop_attentive import db, mirror, people
+from loop_attentive.catalogue import CATALOGUE
 from loop_attentive.people import SaidNo
 from loop_attentive.settings import Shop
 
@@ -112,8 +113,9 @@ def remove(
 
 def _wait_for_judgements(conn: psycopg.Connection[Any], shop: Shop) -> None:
     """What was judged meanwhile knew the mirror as it was."""
-    with conn.transaction():
-        conn.execute("SELECT FROM rule WHERE shop = %s FOR SHARE", (shop.name,))
+    for event in CATALOGUE:  # one at a time: a preview takes one after the other, and keeps them
+        with conn.transaction():
+            conn.execute("SELECT FROM rule WHERE (shop, event_type) = (%s, %s) FOR SHARE", (shop.name, event.name))
     for what in (db.JUDGES_AGAIN, db.DECIDES):
         with conn.transaction():
             db.wait_for_turn(conn, what.format(shop.name))
