@@ -12,7 +12,6 @@ from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +20,11 @@ import pytest
 
 from loop_attentive import db, delivery, rules
 from loop_attentive.attentive import Answer, AttentiveTransport, Departure, Transport
-from loop_attentive.delivery import AHEAD, FIRST_UNDER_WAY, RENEW_EVERY, Batch, NothingSent
+from loop_attentive.delivery import AHEAD, FIRST_UNDER_WAY, RENEW_EVERY, Batch, NothingSent, Room
 from loop_attentive.errors import NeedsMending
-from loop_attentive.ledger import LEASE, NO_REMINDERS, Ledger, Marked, Origin, Settled
+from loop_attentive.ledger import LEASE, NO_REMINDERS, Ledger, Marked, Settled
 from loop_attentive.pace import elapsed
-from loop_attentive.reconnect import ANSWER_WITHIN, Connection
+from loop_attentive.reconnect import ANSWER_WITHIN, PATIENCE, Connection
 from loop_attentive.settings import Shop
 from sandbox.attentive import Fault, Standin
 from tests.floor import DAY, HOUR, Floor
@@ -38,13 +37,14 @@ from tests.sending import (
     REFUND,
     UPDATED,
     Book,
-    Chance,
     Sending,
     bare_server,
     busiest_second,
     connect,
     event_body,
+    ledger_of,
     send,
+    somebody_waits,
     still_due_of,
     tell,
 )
@@ -141,6 +141,20 @@ def test_a_throttled_event_goes_out_in_the_same_delivery(book: Book) -> None:
     assert result.counts == {"throttled": 1, "accepted": 1}
 
 
+@pytest.mark.parametrize("status", [429, 503])
+def test_an_answer_that_asks_for_a_pause_and_says_no_more_stops_all_for_a_second(book: Book, status: int) -> None:
+    book.add_many(100)
+
+    async def story(standin: Standin, sending: Sending) -> None:
+        standin.faults.append(Fault(status=status, after=20, count=1))
+        await sending(patience=5)
+        [asked_at] = [record.arrived for record in standin.received if record.status == status]
+        assert not [record for record in standin.received if asked_at + 0.3 < record.arrived < asked_at + 0.95]
+
+    tell(book, story)
+    assert book.states() == {"accepted": 100}
+
+
 @pytest.mark.parametrize(
     ("faults", "waits_for", "seconds"),
     [
@@ -180,20 +194,21 @@ def test_who_gets_something_done_is_not_left(book: Book, monkeypatch: pytest.Mon
 
 
 def test_backoff_is_bounded_however_often_it_was_tried(book: Book) -> None:
-    event_id = book.add(attempts=30)
+    for number in range(20):
+        book.add(return_id=str(number), attempts=30)
     book.run(
         """
         INSERT INTO attempt (
             event_id, attempt, run_key, task_id, map_index, try_number, occurred_at, started_at, finished_at, outcome
         )
-        SELECT %(id)s, n, %(run)s, 't', -1, 1, now(), now(), now(), 'failed' FROM generate_series(1, 30) AS n
+        SELECT event_id, n, %(run)s, 't', -1, 1, now(), now(), now(), 'failed' FROM event, generate_series(1, 30) AS n
         """,
-        id=event_id,
         run=book.run_key,
     )
-    book.run("UPDATE run SET requests = 30")
+    book.run("UPDATE run SET requests = 20 * 30")
     send(book, Fault(status=500))
-    assert book.event(event_id)["due_at"] < datetime.now(UTC) + timedelta(seconds=301)
+    longest = book.one("SELECT max(due_at) - now() FROM event")
+    assert timedelta(seconds=60) < longest < timedelta(seconds=301), "of twenty, each up to five minutes at random"
 
 
 def test_a_wrong_key_stops_the_run_and_harms_no_event(book: Book) -> None:
@@ -287,6 +302,7 @@ def test_a_refused_type_stops_alone(book: Book, status: int) -> None:
     free = book.add(UPDATED, "77")
     result, standin = send(book, Fault(status=status, type=CREATED))
     assert result.stopped_types == {CREATED}
+    assert result.counts["refused"] <= 10, "what was on its way when the first refusal came"
     assert result.counts["accepted"] == 61
     assert result.pending == 61
     assert result.come_back_at is None
@@ -324,6 +340,42 @@ def test_every_type_refused_is_for_a_person(book: Book, status: int) -> None:
 
     tell(book, story)
     assert book.states() == {"pending": 80}
+
+
+@pytest.mark.parametrize("in_one_go", [True, False])
+def test_every_type_refused_is_for_a_person_whatever_else_came_to_nothing(book: Book, in_one_go: bool) -> None:
+    """A gateway that lacks a moment among those that refuse must not make the run end well."""
+    book.add_many(2, CREATED)
+
+    async def story(standin: Standin, sending: Sending) -> None:
+        standin.faults[:] = [Fault(status=503, count=1), Fault(status=403)]
+        if not in_one_go:
+            standin.faults[:] = [Fault(status=503)]
+            await sending()
+            standin.faults[:] = [Fault(status=403)]
+            book.run("UPDATE event SET due_at = now()")
+            book.run("UPDATE pace SET paused_until = now(), free_at = '{}', token = '{}'")
+        with pytest.raises(NeedsMending, match=r"refused every event type.*connection attentive"):
+            await sending(patience=5)
+
+    tell(book, story)
+    assert book.states() == {"pending": 2}
+
+
+def test_a_run_that_another_of_its_account_keeps_paused_says_that_it_got_nothing_done(book: Book) -> None:
+    another = Book(book.conninfo, book.shop)
+    another.add(return_id="1")
+
+    async def story(standin: Standin, sending: Sending) -> None:
+        await Sending(another, standin.url)()
+        book.run("UPDATE pace SET paused_until = now() + interval '50 minutes'")
+        assert not (await sending()).fruitless, "it has nothing to send"
+        book.add(return_id="2")
+        result = await sending()
+        assert (result.fruitless, result.requests, result.waits_for) == (True, 0, "Attentive asked for a pause")
+        assert result.come_back_at
+
+    tell(book, story)
 
 
 def test_twenty_rejected_in_a_row_stop_the_run(book: Book) -> None:
@@ -526,6 +578,15 @@ def test_when_attentive_falls_silent_little_ends_in_doubt(book: Book) -> None:
     assert book.states()["unknown"] <= 220, "at full rate it would be some 600"
 
 
+def test_however_many_answers_came_no_more_than_some_hundreds_wait_for_theirs() -> None:
+    room = Room()
+    for _ in range(5000):
+        room.answered()
+    for _ in range(600):
+        room.enter()
+    assert room.is_full
+
+
 def in_two_minutes(book: Book) -> None:
     """Lets time pass for what is unknown or put off."""
     book.run("UPDATE event SET resend_at = now() WHERE resend_at IS NOT NULL")
@@ -596,7 +657,7 @@ def test_a_resend_that_is_put_off_stays_unknown(book: Book, status: int) -> None
             await sending()
         event = book.event(event_id)
         assert event["status"] == "unknown"
-        assert event["resend_at"] is not None
+        assert event["resend_at"] >= book.attempts(event_id)[-1]["finished_at"] + timedelta(minutes=2)
         in_two_minutes(book)
         book.run("UPDATE pace SET paused_until = now(), free_at = '{}', token = '{}'")
         await sending()
@@ -716,6 +777,35 @@ def test_what_waits_for_a_fresh_source_holds_nothing_back_even_when_nothing_else
     result, _ = send(book, still_due=still_due_of(if_fresh=("1",)))
     assert result.counts == {"waits": 2, "accepted": 1}
     assert book.event(behind)["status"] == "accepted"
+
+
+def test_a_reminder_in_doubt_leaves_again_only_while_it_holds(book: Book) -> None:
+    event_id = book.add(EXPIRING, "1")
+
+    async def story(standin: Standin, sending: Sending) -> None:
+        standin.faults.append(Fault(kind="reset", count=1))
+        await sending(still_due=still_due_of("1"))
+        in_two_minutes(book)
+        assert (await sending(still_due=still_due_of())).requests == 0
+
+    tell(book, story)
+    assert (book.event(event_id)["status"], book.event(event_id)["resend_at"]) == ("unknown", None)
+
+
+def test_a_reminder_in_doubt_waits_for_a_fresh_source_and_leaves_with_it(book: Book) -> None:
+    event_id = book.add(EXPIRING, "1")
+
+    async def story(standin: Standin, sending: Sending) -> None:
+        standin.faults.append(Fault(kind="reset", count=1))
+        await sending(still_due=still_due_of("1"))
+        in_two_minutes(book)
+        assert (await sending(still_due=still_due_of(if_fresh=("1",)))).counts == {"waits": 1}
+        event = book.event(event_id)
+        assert (event["status"], event["reason"]) == ("unknown", "waits for a fresh source")
+        assert (await sending(still_due=still_due_of("1"))).counts == {"accepted": 1}
+
+    tell(book, story)
+    assert book.event(event_id)["status"] == "accepted"
 
 
 def test_a_notice_must_hold_until_it_has_left(book: Book) -> None:
@@ -932,17 +1022,6 @@ def test_an_accepted_attempt_decides_whatever_the_others_say(book: Book) -> None
     assert [attempt["outcome"] for attempt in book.attempts(event_id)] == ["accepted", "rejected"]
 
 
-@asynccontextmanager
-async def ledger_of(book: Book) -> AsyncIterator[Ledger]:
-    """What a sender says to the ledger, without the sender."""
-    line = partial(db.aconnect, book.conninfo, autocommit=True)
-    ledger = Ledger(line, book.shop, Batch(), Origin(book.run_key), Chance(7), None)
-    try:
-        yield ledger
-    finally:
-        await ledger.close()
-
-
 def test_a_mark_of_long_ago_is_found_whenever_its_lease_ends(book: Book) -> None:
     """Every claim looks for lost events, but not again at what no sender had marked when it last looked."""
     old, new = book.add(return_id="1"), book.add(return_id="2")
@@ -959,6 +1038,63 @@ def test_a_mark_of_long_ago_is_found_whenever_its_lease_ends(book: Book) -> None
 
     asyncio.run(story())
     assert (book.event(old)["status"], book.event(new)["status"]) == ("unknown", "unknown")
+
+
+ACCEPTED = "UPDATE event SET status = 'accepted', body = NULL, lease = NULL, lease_until = NULL"
+"""What an accepted attempt makes of the one event."""
+
+
+def test_an_answer_that_is_being_written_is_not_given_up_for_lost(book: Book) -> None:
+    event_id = book.add()
+
+    async def story() -> None:
+        async with ledger_of(book) as theirs, ledger_of(book) as ours:
+            await theirs.mark(await theirs.claim(1, from_the_oldest=True))
+            book.run("UPDATE event SET lease_until = now() - interval '1 second'")
+            with db.connect(book.conninfo) as settling:
+                settling.execute(ACCEPTED)
+                async with asyncio.timeout(5):
+                    assert await ours.claim(1, from_the_oldest=True) == []
+
+    asyncio.run(story())
+    assert (book.event(event_id)["status"], book.event(event_id)["resend_at"]) == ("accepted", None)
+
+
+def test_a_refusal_does_not_overrule_an_acceptance_that_is_being_written(book: Book) -> None:
+    """Of two attempts at one event, whose senders settle in the same moment."""
+    event_id = book.add()
+
+    async def story() -> None:
+        async with ledger_of(book) as ledger:
+            _, second = await marked_again(ledger, book)
+            with db.connect(book.conninfo) as settling:
+                settling.execute(ACCEPTED)
+                refused = Settled(second, Answer("rejected", 400, "HTTP 400"), time.monotonic(), 0.0)
+                written = asyncio.create_task(ledger.settle([refused], time.monotonic))
+                await somebody_waits(book.conninfo)
+            await written
+
+    asyncio.run(story())
+    assert book.event(event_id)["status"] == "accepted"
+
+
+@pytest.mark.parametrize("is_marked", [True, False])
+def test_what_another_sender_has_in_hand_is_come_back_for_when_its_lease_ends(book: Book, is_marked: bool) -> None:
+    """Should it be dead, its run's next try is sooner than that, and would end with nothing to wait for."""
+    event_id = book.add()
+
+    async def story(_: Standin, sending: Sending) -> None:
+        async with ledger_of(book) as theirs:
+            claimed = await theirs.claim(1, from_the_oldest=True)
+            marked = (await theirs.mark(claimed))[0] if is_marked else []
+            result = await sending()
+            lease_until = book.one("SELECT lease_until FROM event WHERE event_id = %(id)s", id=event_id)
+            assert (result.come_back_at, result.waits_for) == (lease_until, "another sender has it in hand")
+            await theirs.unmark(marked, keep=True)
+            await theirs.release(claimed)
+
+    tell(book, story)
+    assert book.states() == {"pending": 1}
 
 
 async def marked_again(ledger: Ledger, book: Book) -> list[Marked]:
@@ -1398,6 +1534,11 @@ def test_until_a_connection_stands_little_is_marked(book: Book) -> None:
 def test_leases_outlast_a_database_that_neither_answers_nor_hangs_up() -> None:
     cancelling = 5.0  # what psycopg may take to give up
     assert RENEW_EVERY + ANSWER_WITHIN + cancelling < LEASE.total_seconds()
+
+
+def test_a_database_that_fails_over_is_waited_for() -> None:
+    """A managed one takes a minute or two; the answers in hand would be lost, and money a person's matter."""
+    assert PATIENCE >= 150
 
 
 @pytest.mark.parametrize("is_resend", [False, True])

@@ -28,7 +28,7 @@ from loop_attentive import db
 from loop_attentive.attentive import Answer, Departure, Outcome, Transport
 from loop_attentive.catalogue import EventType
 from loop_attentive.errors import NeedsMending
-from loop_attentive.ledger import LEAVES_WITHIN, Batch, Ledger, Marked, Origin, Settled
+from loop_attentive.ledger import LEAVES_WITHIN, Batch, Ledger, Left, Marked, Origin, Settled
 from loop_attentive.pace import HORIZON, Pace, Permit, elapsed
 from loop_attentive.reconnect import Connect
 from loop_attentive.reminders import Reminders
@@ -98,7 +98,8 @@ class Delivered:
     opted out, past resending, not now.
     requests: made by the transport. pending: events of the batch that are left so. come_back_at: when the next of
     them, or of those to be sent again, may leave (UTC), or None. waits_for: what keeps it from leaving sooner.
-    fruitless: the run has made requests, and Attentive has answered none of them but with an error of its own.
+    fruitless: Attentive has answered no request of the run but with an error of its own; or a pause has kept the run
+    from making any.
     stopped: it was told to stop before it was done. stopped_types: refused by Attentive in this run.
     """
 
@@ -613,8 +614,10 @@ class Sender:
     async def _finish(self) -> Delivered:
         await self.ledger.release(list(self.ledger.in_hand.values()))
         await self.pace.close()
-        await self._raise_what_stopped_it()
+        if self._failure:
+            raise self._failure
         left = await self.ledger.left()
+        await self._raise_what_stopped_it(left)
         moments = [left.at] if left.at else []
         if self._come_back_in is not None:
             moments = [left.now + timedelta(seconds=self._come_back_in)]
@@ -632,28 +635,39 @@ class Sender:
     async def _is_fruitless(self) -> bool:
         if not self._counts.keys().isdisjoint(FRUITFUL):
             return False
-        return await self.ledger.came_to_nothing_but(*FRUITLESS, "lost")
+        was_kept_from_asking = self._come_back_in is not None
+        return await self.ledger.came_to_nothing_but(*FRUITLESS, "lost", or_to_no_attempt=was_kept_from_asking)
 
     @property
     def _requests(self) -> int:
         return sum(self._counts[outcome] for outcome in get_args(Outcome))
 
-    async def _raise_what_stopped_it(self) -> None:
-        if self._failure:
-            raise self._failure
-        not_sent, refused = self._counts["not sent"], self._counts["refused"]
+    async def _raise_what_stopped_it(self, left: Left) -> None:
+        not_sent = self._counts["not sent"]
         if not_sent and not_sent == self._requests and await self.ledger.came_to_nothing_but("not sent"):
             raise NothingSent(
                 f"Attentive could not be reached at all through connection {self._connection_id}: "
                 "is its host right, and the service up? The events stay pending.",
                 COME_BACK_AFTER_NOTHING,
             )
-        if refused and refused == self._requests and await self.ledger.came_to_nothing_but("refused"):
+        if await self._is_every_type_refused(left):
             raise NeedsMending(
                 f"Attentive refused every event type ({', '.join(sorted(self.ledger.stopped_types))}): see that the "
                 f"API key of connection {self._connection_id} has the scope events:write, and that its host is right. "
                 "The events stay pending."
             )
+
+    async def _is_every_type_refused(self, left: Left) -> bool:
+        """Of those that were asked for. An answer that got nothing done either, such as a 429, makes no difference
+        where nothing is left that may leave by itself.
+        """
+        refused = self._counts["refused"]
+        if refused and refused == self._requests and await self.ledger.came_to_nothing_but("refused"):
+            return True
+        may_go_on = left.at is not None or self._come_back_in is not None or self._stop.is_set()
+        if may_go_on or not refused or not left.pending or self._counts["accepted"]:
+            return False
+        return await self.ledger.came_to_nothing_but("refused", *FRUITLESS, "lost")
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

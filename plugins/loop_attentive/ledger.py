@@ -314,11 +314,13 @@ class Ledger:
 
         return await self._feeding.run(work)
 
-    async def came_to_nothing_but(self, *outcomes: str) -> bool:
-        """Whether these are all that any attempt of the run has come to."""
+    async def came_to_nothing_but(self, *outcomes: str, or_to_no_attempt: bool = False) -> bool:
+        """Whether these are all that any attempt of the run has come to; or_to_no_attempt: what to say where none has
+        come to anything.
+        """
 
         async def work(connection: Connection) -> bool:
-            asked = {"run_key": self.origin.run_key, "outcomes": list(outcomes)}
+            asked = {"run_key": self.origin.run_key, "outcomes": list(outcomes), "or_none": or_to_no_attempt}
             cursor = await connection.execute(statement("came_to_nothing_but"), self._parameters(asked))
             return bool(cast(tuple[bool], await cursor.fetchone())[0])
 
