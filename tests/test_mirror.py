@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from queue import SimpleQueue
 from typing import Any
@@ -10,6 +11,7 @@ import psycopg
 import pytest
 
 from loop_attentive import canonical, db, mirror, source
+from loop_attentive.catalogue import CATALOGUE
 from loop_attentive.errors import NeedsMending
 from tests.floor import DAY, HOUR, T0, Floor
 
@@ -258,6 +260,22 @@ def test_an_old_return_that_is_touched_comes_with_its_labels_which_the_cursor_ha
     assert {"shipped", "kept"} & told == {"kept"}
 
 
+def test_an_old_return_comes_with_its_labels_however_their_table_spells_its_id(floors: Callable[..., Floor]) -> None:
+    floor = floors(ids="numeric", mirror_days=40)
+    floor.ret("1.00", state="open", created_at=T0 - DAY, updated_at=T0 - DAY)
+    floor.label("1.00", "1Z1", status="delivered", updated_at=T0 - DAY)
+    floor.start(T0)
+    floor.ret("2.00", created_at=T0 + 60 * DAY, updated_at=T0 + 60 * DAY)
+    floor.label("2.00", "2Z", status="new", updated_at=T0 + 60 * DAY)
+    floor.look(T0 + 60 * DAY)
+    floor.ret("1.00", state="open", updated_at=T0 + 61 * DAY)
+    floor.look(T0 + 61 * DAY)
+    floor.ret("1.00", state="expired", updated_at=T0 + 62 * DAY)
+    told = {event.event_type for event in floor.run(T0 + 62 * DAY)}
+    assert "Loop Return Status Updated" in told
+    assert "Loop Return Expired" not in told, "its package has long arrived"
+
+
 @pytest.mark.parametrize("most_by_id", [1_000, 0])
 def test_a_return_that_a_larger_mirror_may_hold_comes_with_its_labels(
     floor: Floor, monkeypatch: pytest.MonkeyPatch, most_by_id: int
@@ -448,6 +466,23 @@ def test_a_usual_look_is_stamped_by_the_ledgers_clock_when_it_has_its_turn(floor
     assert held(floor, "as_of", "look") == [look.as_of]
 
 
+def test_what_changed_while_a_long_look_read_is_not_undone_by_an_older_version(
+    floor: Floor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It began at ten, read the row as of seven past at ten past, and ended at a quarter past."""
+    floor.ret("1", state="open", created_at=T0 - DAY, updated_at=T0 - DAY)
+    floor.start(T0)
+    floor.ret("1", state="closed", updated_at=T0 + HOUR + timedelta(minutes=7))
+    now = mirror.ledger_time
+    with monkeypatch.context() as slowly:
+        slowly.setattr(mirror, "ledger_time", lambda conn: now(conn) - timedelta(minutes=15))
+        slowly.setattr(mirror, "CLOCK_TOLERANCE", timedelta(hours=1))  # of the source's clock
+        floor.run(T0 + HOUR)
+    floor.ret("1", state="open", updated_at=T0 + HOUR - timedelta(minutes=10))
+    assert floor.run(T0 + 2 * HOUR) == []
+    assert floor.one("SELECT status FROM mirror_return") == ("closed",)
+
+
 # ── A backfill's whole look ─────────────────────────────────────────────────
 
 
@@ -460,6 +495,23 @@ def test_a_whole_look_reads_without_the_cursor_and_serves_for_15_minutes(floor: 
     assert whole.extracted == 3
     assert floor.look(T0 + 2 * HOUR + timedelta(minutes=15), whole=True) == whole
     assert floor.look(T0 + 2 * HOUR + timedelta(minutes=16), whole=True) != whole
+
+
+@pytest.mark.parametrize("mended", ["a rule", "how it is read"])
+def test_a_whole_look_serves_no_more_when_it_was_followed_by_a_mend(
+    floor: Floor, monkeypatch: pytest.MonkeyPatch, mended: str
+) -> None:
+    """Whoever looks again at a range of days has often mended something just before."""
+    floor.ret()
+    floor.start(T0)
+    whole = floor.look(T0 + HOUR, whole=True)
+    if mended == "a rule":
+        newer = tuple(replace(event, version=event.version + 1) for event in CATALOGUE)
+        monkeypatch.setattr(mirror, "CATALOGUE", newer)
+    else:
+        monkeypatch.setattr(source, "fingerprint", lambda _: "another")
+        floor.look(T0 + HOUR + timedelta(seconds=30))
+    assert floor.look(T0 + HOUR + timedelta(minutes=1), whole=True) != whole
 
 
 def test_a_usual_look_does_not_serve_a_backfill_nor_a_whole_one_a_usual_run(floor: Floor) -> None:

@@ -84,7 +84,7 @@ def look(
         db.script(cur, "mirror/purge", {"shop": shop.name, "horizon": _horizon(shop, as_of)})
         _acquaint(cur)
         people.opt_out(conn, shop.name, said_no.found, given=False)
-        _move_cursors(cur, origin, as_of, cursors)
+        _move_cursors(cur, origin, as_of, as_of + (db.now(cur) - ledger_now), cursors)
         _finish(cur, origin, seen, list(cursors), whole=whole, synced_at=synced_at)
     log.info("Looked as of %s: %d rows read, %d new or changed.", as_of.isoformat(), seen.extracted, seen.changed)
     return seen
@@ -148,15 +148,22 @@ def _after_last_look(cur: psycopg.Cursor[Any], shop: Shop, now: datetime) -> dat
     return max(now, last.astimezone(UTC) + timedelta(microseconds=1)) if last else now
 
 
+def _rules() -> dict[str, list[Any]]:
+    """The rules as they are now: parameters of what a look begins, or serves."""
+    return {"event_types": [event.name for event in CATALOGUE], "versions": [event.version for event in CATALOGUE]}
+
+
 def _recent_whole_look(cur: psycopg.Cursor[Any], origin: Source, now: datetime) -> Look | None:
-    """One of the same source, by the same zone: the cursors are those of the source that was looked at last."""
+    """One of the same source, read as it is now, by the same zone, that every rule's version has seen: the cursors are
+    those of the source that was looked at last.
+    """
     row = cur.execute(
-        "SELECT as_of, extracted, changed FROM look AS l WHERE shop = %s AND whole AND as_of >= %s "
-        "AND NOT EXISTS ("
-        "SELECT FROM source_cursor AS c WHERE c.shop = l.shop AND (c.source <> %s OR c.time_zone <> %s)) "
-        "ORDER BY as_of DESC LIMIT 1",
-        (origin.shop.name, now - SHARED_LOOK, origin.identity, origin.shop.time_zone),
-    ).fetchone()
+        db.sql("mirror/recent_whole_look"),
+        {
+            "shop": origin.shop.name, "since": now - SHARED_LOOK, "source": origin.identity,
+            "told_by": origin.told_by, "time_zone": origin.shop.time_zone, **_rules(),
+        },
+    ).fetchone()  # fmt: skip
     return Look(*row) if row else None
 
 
@@ -221,7 +228,7 @@ def _is_of_another_zone(cur: psycopg.Cursor[Any], shop: Shop) -> bool:
 
 @dataclass
 class _Known:
-    """A table's cursor, and the as_of of the completed look before this one (None: none at this source).
+    """A table's cursor, and as_of and end of the completed look before this one (None: none at this source).
 
     stock_is_news: that look could not tell what is restocked. A table is read whole after the shop's time_zone was
     changed, and when it tells more than it did, such as the phones of Shopify: rows that were passed over may tell it.
@@ -229,21 +236,23 @@ class _Known:
 
     cursor: Cursor
     previous_look: datetime | None
+    previous_end: datetime | None = None
     stock_is_news: bool = True
 
 
 def _cursor(cur: psycopg.Cursor[Any], origin: Source, table: Table, *, is_anew: bool) -> _Known:
     row = cur.execute(
         "SELECT position_column, position, position_kind, newest_synced_at, has_rows, tells_shipped, looked_at, "
+        "coalesce(looked_until, looked_at), "
         "CASE WHEN told_by IS NOT NULL THEN told END FROM source_cursor "
         "WHERE shop = %s AND source_table = %s AND source = %s",
         (origin.shop.name, table.name, origin.identity),
     ).fetchone()
     if row is None:
         return _Known(Cursor(), None)
-    *cursor, looked_at, told = row
+    *cursor, looked_at, looked_until, told = row
     news = set(origin.told(table.name)).difference(told) if told is not None else set()
-    return _Known(Cursor() if is_anew or news else Cursor(*cursor), looked_at, "restocked_at" in news)
+    return _Known(Cursor() if is_anew or news else Cursor(*cursor), looked_at, looked_until, "restocked_at" in news)
 
 
 @dataclass(frozen=True)
@@ -414,7 +423,7 @@ def _apply(cur: psycopg.Cursor[Any], origin: Source, table: Table, as_of: dateti
         "horizon": _horizon(shop, as_of),
         "old": _old(as_of),
         "previous_look": previous_look,
-        "last_looks_end": previous_look and previous_look + CLOCK_TOLERANCE,
+        "last_looks_end": known.previous_end + CLOCK_TOLERANCE if known and known.previous_end else None,
         # what is restocked is told by the stock of the moment, or was until nobody told it any more
         "restocked_once": by_stock or "restocked_at" not in origin.told("exchange_items"),
         "stock_is_news": by_stock and known is not None and known.stock_is_news,
@@ -432,7 +441,9 @@ def _acquaint(cur: psycopg.Cursor[Any]) -> None:
         cur.execute(sql.SQL("ANALYZE {}").format(sql.Identifier(table)))
 
 
-def _move_cursors(cur: psycopg.Cursor[Any], origin: Source, as_of: datetime, cursors: dict[str, _Known]) -> None:
+def _move_cursors(
+    cur: psycopg.Cursor[Any], origin: Source, as_of: datetime, until: datetime, cursors: dict[str, _Known]
+) -> None:
     for name, known in cursors.items():
         cursor = known.cursor
         told = origin.told(name)
@@ -440,6 +451,7 @@ def _move_cursors(cur: psycopg.Cursor[Any], origin: Source, as_of: datetime, cur
             db.sql("mirror/move_cursor"),
             {
                 "shop": origin.shop.name, "source_table": name, "source": origin.identity, "looked_at": as_of,
+                "looked_until": until,
                 "position_column": cursor.column, "position": cursor.position, "position_kind": cursor.kind,
                 "newest_synced_at": cursor.newest_synced_at, "has_rows": cursor.has_rows,
                 "tells_shipped": cursor.tells_shipped and "status" in told,
@@ -458,7 +470,6 @@ def _finish(
         {
             "shop": origin.shop.name, "source": origin.identity, "read": read, "as_of": seen.as_of, "whole": whole,
             "extracted": seen.extracted, "changed": seen.changed, "synced_at": synced_at,
-            "event_types": [event.name for event in CATALOGUE],
-            "versions": [event.version for event in CATALOGUE],
+            "told_by": origin.told_by, **_rules(),
         },
     )  # fmt: skip

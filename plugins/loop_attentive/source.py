@@ -202,13 +202,28 @@ class Source:
             yield from self._read(table, query, *self._after(since, query))
 
     def read_of(self, table: Table, return_ids: Collection[str]) -> Iterator["Raw"]:
-        """Chunks of raw rows of these returns; where they are more than MOST_BY_ID, of all."""
-        if len(return_ids) > MOST_BY_ID:
+        """Chunks of raw rows of these returns; of all where they are more than MOST_BY_ID, or where the table spells
+        ids otherwise than we do (1.00, or with blanks).
+        """
+        if len(return_ids) > MOST_BY_ID or self._spells_otherwise(table):
             yield from self.read(table, Cursor())
             return
         is_named = self.layout.as_text("return_id") + " IN :return_ids"
         for query in self.queries[table.name]:
             yield from self._read(table, query, is_named, {"return_ids": list(return_ids)})
+
+    def _spells_otherwise(self, table: Table) -> bool:
+        """As a row of each SELECT tells."""
+        columns: list[sa.ColumnClause[Any]] = [
+            sa.literal_column(told) for told in ("return_id", self.layout.as_text("return_id"))
+        ]
+        one = sa.select(*columns).where(sa.text("return_id IS NOT NULL")).limit(1)
+        with self.engine.connect() as connection:
+            rows = [
+                connection.execute(one.select_from(_literal(f"({query.sql}) AS any_row"))).first()
+                for query in self.queries[table.name]
+            ]
+        return any(row is not None and row[1] != identifier(row[0]) for row in rows)
 
     def _after(self, since: Cursor, query: Query) -> tuple[str | None, dict[str, Any]]:
         """A condition on rows that may be new since the cursor, and its parameters; None for all."""

@@ -152,6 +152,10 @@ def test_a_status_of_which_nothing_is_known_does_not_stay_when_it_is_told_no_mor
     floor.label("1", "1Z1", status="N/A", updated_at=T0 + 3 * HOUR)
     floor.look(T0 + 4 * HOUR)
     assert floor.one("SELECT tracking_status, shipped FROM mirror_label") == ("unknown", "no")
+    floor.label("1", "1Z1", status="in_transit", updated_at=T0 + 5 * HOUR)
+    [event] = floor.run(T0 + 6 * HOUR, "Loop Label Updated")
+    assert event.body
+    assert event.body["properties"]["trackingStatus"] == "in_transit"
 
 
 def test_a_status_that_is_not_told_for_a_while_is_no_update_and_neither_is_its_return(floor: Floor) -> None:

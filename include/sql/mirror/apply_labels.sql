@@ -97,8 +97,19 @@ FROM (
         AND s.tracking_status IS DISTINCT FROM 'canceled' AS is_revived,
         s.ever_shipped AND NOT m.ever_shipped AS is_newly_shipped,
         coalesce(m.ever_shipped, false) AS was_shipped,
-        -- a first status where there was none is no update
-        CASE WHEN (m.tracking_status, m.shipped) <> ('unknown', 'no') THEN m.tracking_status END AS old_status,
+        -- a first status where there was none is no update; none where there was one is unknown, as it was told
+        CASE
+            WHEN m.number IS NULL THEN NULL
+            WHEN (m.tracking_status, m.shipped) <> ('unknown', 'no') THEN m.tracking_status
+            WHEN
+                EXISTS (
+                    SELECT FROM change AS c
+                    WHERE
+                        c.shop = %(shop)s AND c.return_id = s.return_id AND c.source_table = 'labels'
+                        AND c.subject = s.number AND c.seen_at > m.first_seen_at AND c.fields && ARRAY['status', 'shipped']
+                )
+                THEN m.tracking_status
+        END AS old_status,
         s.updated_at IS NOT NULL AND s.updated_at IS DISTINCT FROM m.updated_at AS is_moved,
         n.return_id IS NOT NULL AND m.number IS NULL AS had_no_number,
         s.created_at IS DISTINCT FROM n.created_at AS is_dated_otherwise,

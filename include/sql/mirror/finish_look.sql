@@ -2,8 +2,8 @@
 DELETE FROM source_cursor -- of tables that only another source had, or that are read no more
 WHERE shop = %(shop)s AND (source <> %(source)s OR source_table <> ALL (%(read)s::text[]));
 
-INSERT INTO look (shop, as_of, whole, extracted, changed, synced_at)
-VALUES (%(shop)s, %(as_of)s, %(whole)s, %(extracted)s, %(changed)s, %(synced_at)s);
+INSERT INTO look (shop, as_of, whole, extracted, changed, synced_at, told_by)
+VALUES (%(shop)s, %(as_of)s, %(whole)s, %(extracted)s, %(changed)s, %(synced_at)s, %(told_by)s);
 
 INSERT INTO shop (shop, enabled_at) VALUES (%(shop)s, %(as_of)s) ON CONFLICT DO NOTHING;
 
