@@ -20,7 +20,7 @@ from loop_attentive.pace import Pace
 from loop_attentive.settings import Shop
 from sandbox.attentive import Fault, Standin
 from tests.floor import DAY, HOUR, Floor
-from tests.sending import CREATED, EXPIRING, KEY, REFUND, UPDATED, Book, Sending, send, still_due_of, tell
+from tests.sending import CREATED, EXPIRING, KEY, REFUND, UPDATED, Book, Sending, ledger_of, send, still_due_of, tell
 
 SHOP = Shop(name="default")
 WHO = "ann"
@@ -258,6 +258,37 @@ def test_what_was_in_doubt_is_sent_again_as_it_was_and_counts_from_the_decision(
     assert book.event(old)["restamped"]
 
 
+def test_after_a_persons_decision_what_was_in_doubt_before_it_is_a_doubt_no_more(book: Book) -> None:
+    """A 429, a stop and a crash leave what is sent again then as they leave what is sent for the first time."""
+    in_doubt = {event_type: book.add(event_type, str(n)) for n, event_type in enumerate((REFUND, CREATED))}
+
+    async def story(standin: Standin, sending: Sending) -> None:
+        standin.faults.append(Fault(kind="reset", accepts=True))
+        await sending()
+        standin.faults[:] = [Fault(status=429)]
+        book.run("UPDATE event SET resend_at = NULL")  # as after a second loss: nobody but a person sends it again
+        assert decide(book, action="send", states=["unknown"]) == (2, 0)
+        await sending()
+        assert book.states() == {"pending": 2}, "after a 429"
+
+        book.run("UPDATE pace SET paused_until = now(), free_at = '{}', token = '{}'")
+        book.run("UPDATE event SET due_at = now()")
+        async with ledger_of(book) as ledger:
+            marked, _ = await ledger.mark(await ledger.claim(2, from_the_oldest=True))
+            await ledger.unmark(marked, keep=False)
+            assert book.states() == {"pending": 2}, "after marks were taken back"
+            await ledger.mark(await ledger.claim(2, from_the_oldest=True))
+            book.run("UPDATE event SET lease_until = now() - interval '1 second'")
+            await ledger.close()
+        async with ledger_of(book) as another:
+            await another.claim(2, from_the_oldest=True)
+
+    tell(book, story)
+    assert book.states() == {"unknown": 2}
+    assert book.event(in_doubt[CREATED])["resend_at"] is not None, "in doubt for the first time"
+    assert book.event(in_doubt[REFUND])["resend_at"] is None
+
+
 def test_discarded_and_delivered_ones_are_never_sent(book: Book) -> None:
     discarded = [book.add(CREATED, str(n), status=status) for n, status in enumerate(["held", "unknown", "pending"])]
     arrived = book.add(REFUND, "8", status="unknown", reason="no answer")
@@ -370,6 +401,20 @@ def test_what_a_person_releases_is_stamped_anew_however_young_and_what_one_sends
         {"return_id": "1", "restamped": True},
         {"return_id": "2", "restamped": False},
     ]
+
+
+def test_a_released_event_that_has_no_recipient_goes_out_when_there_is_one(floor: Floor, now: datetime) -> None:
+    floor.look(now - 3 * DAY)
+    floor.ret("1", created_at=now - 2 * DAY, customer_phone=None, customer_email=None)
+    floor.run(now - HOUR, CREATED)
+    assert floor.outcomes(CREATED) == {"1": ("expired", "too late")}
+    assert released(floor, action="release", states=["expired"]) == (1, 0)
+    assert floor.outcomes(CREATED) == {"1": ("invalid", "no recipient")}
+    floor.ret("1", customer_phone="+14155552671")
+    floor.look(now)
+    assert floor.judge_again(now) == 1
+    send(Book(floor.conninfo, floor.shop))
+    assert floor.outcomes(CREATED) == {"1": ("accepted", None)}
 
 
 def test_a_rejected_event_is_made_anew_from_what_the_mirror_holds_by_now(floor: Floor, now: datetime) -> None:

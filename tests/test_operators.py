@@ -228,7 +228,8 @@ def test_who_could_not_be_asked_fails_by_itself(floor: Floor) -> None:
 
 def by_a_form(**params: Any) -> Any:
     """The context of a run that somebody triggered."""
-    return {"dag_run": SimpleNamespace(dag_id="d", run_id="r", triggering_user_name="ann"), "params": params}
+    dag_run = SimpleNamespace(dag_id="d", run_id="r", triggering_user_name="ann")
+    return {"dag_run": dag_run, "ti": SimpleNamespace(get_task_states=lambda **_: {}), "params": params}
 
 
 def test_a_cleared_stop_that_was_undone_since_does_not_look_as_if_it_had_stopped(floor: Floor) -> None:
@@ -253,7 +254,13 @@ def test_a_cleared_run_that_has_decided_asks_about_nothing_else(floor: Floor) ->
         **{"from": None, "to": None},
     )  # fmt: skip
     propose = ProposeOperator(task_id="propose", shop="default")
-    assert propose.step(form, floor.conn, floor.shop).startswith("**Send 1 events**")
+    asked = propose.step(form, floor.conn, floor.shop)
+    assert asked.startswith("**Send 1 events**")
+
+    floor.ret("3", created_at=T0 + HOUR)
+    floor.run(T0 + HOUR * 1.25, CREATED)
+    waiting = {"ti": SimpleNamespace(get_task_states=lambda **_: {"r": {"approve": "awaiting_input"}})}
+    assert propose.step(form | waiting, floor.conn, floor.shop) == asked, "cleared while somebody looks at it"
     asker = decisions.Asker("default", "d", "r")
     held = decisions.Selection(action="send", states=["held"], why="a sale")
     assert decisions.decide(floor.conn, floor.shop, asker, held, who="ann").events == 1
@@ -262,7 +269,7 @@ def test_a_cleared_run_that_has_decided_asks_about_nothing_else(floor: Floor) ->
     floor.run(T0 + 2 * HOUR, CREATED)
     with pytest.raises(AirflowSkipException, match="This run has made its decision"):
         propose.step(form, floor.conn, floor.shop)
-    assert decisions.propose(floor.conn, floor.shop, asker._replace(run_id="anew"), held).events == 1
+    assert decisions.propose(floor.conn, floor.shop, asker._replace(run_id="anew"), held).events == 2
 
 
 def test_somebody_is_told_of_a_run_that_failed(

@@ -182,6 +182,21 @@ def _keep(conn: psycopg.Connection[Any], asker: Asker, wanted: Range, plan: Plan
         )
 
 
+def kept(conn: psycopg.Connection[Any], shop: Shop, asker: Asker, wanted: Range) -> str:
+    """The text of the plan that the run has, without its examples."""
+    [(plan_id, as_of)] = conn.execute(
+        "SELECT plan_id, as_of FROM plan WHERE (shop, dag_id, run_id) = (%s, %s, %s)", asker
+    ).fetchall()
+    plan = Plan(as_of, stale=rules.freshness(conn, shop, as_of)[1])
+    for *count, events in conn.execute(
+        "SELECT event_type, day, verdict, reason, releasable, events FROM plan_count WHERE plan_id = %s", (plan_id,)
+    ):
+        plan.counts[Count(*count)] = events
+    rows = conn.execute("SELECT event_type, key FROM plan_event WHERE plan_id = %s", (plan_id,)).fetchall()
+    plan.planned = cast(list[tuple[str, str]], rows)
+    return describe(shop, wanted, plan)
+
+
 # ── What people read ────────────────────────────────────────────────────────
 
 

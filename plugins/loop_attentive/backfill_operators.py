@@ -9,8 +9,8 @@ import psycopg
 from airflow.sdk import Context
 from airflow.sdk.exceptions import AirflowSkipException
 
-from loop_attentive import people, removal
-from loop_attentive.decision_operators import answered, asker_of, start_run
+from loop_attentive import decisions, people, removal
+from loop_attentive.decision_operators import STILL_ASKED, answered, asker_of, is_asked, start_run
 from loop_attentive.operators import StepOperator, account_of, same_connection, source_of
 from loop_attentive.settings import Shop
 
@@ -33,8 +33,12 @@ class PreviewOperator(StepOperator):
 
         asker, wanted = asker_of(context, shop), range_of(context)
         start_run(conn, asker, wanted.window(shop))
-        with source_of(shop) as source:
-            text = backfill.preview(conn, source, asker, wanted, account=account_of(shop))
+        if is_asked(context) and not decisions.is_decided(conn, asker):
+            self.log.warning(STILL_ASKED)
+            text = backfill.kept(conn, shop, asker, wanted)
+        else:
+            with source_of(shop) as source:
+                text = backfill.preview(conn, source, asker, wanted, account=account_of(shop))
         self.log.info("%s", text)
         return text
 

@@ -38,6 +38,19 @@ def start_run(
     runs.start(conn, dag_id=asker.dag_id, run_id=asker.run_id, shop=asker.shop, look=look, window=window)
 
 
+NOT_ASKED = (None, "failed", "upstream_failed", "skipped", "removed")
+"""States of the task `approve` in which nobody has been shown anything."""
+
+STILL_ASKED = "As it was asked before; for a new question clear this task together with those after it."
+
+
+def is_asked(context: Context) -> bool:
+    """Whether the run's question has been put: what it shows is what the answer is about, so it is not found anew."""
+    run_id = context["dag_run"].run_id
+    states = context["ti"].get_task_states(dag_id=context["dag_run"].dag_id, run_ids=[run_id], task_ids=["approve"])
+    return states.get(run_id, {}).get("approve") not in NOT_ASKED
+
+
 def selection_of(context: Context) -> decisions.Selection:
     """What the form was filled in with."""
     given = context["params"]
@@ -93,7 +106,11 @@ class ProposeOperator(StepOperator):
                 "This run has made its decision: what it let go is sent by the next run. Trigger the DAG anew for "
                 "other events."
             )
-        proposal = decisions.propose(conn, shop, asker, selection)
+        if is_asked(context):
+            self.log.warning(STILL_ASKED)
+            proposal = decisions.proposal(conn, asker)
+        else:
+            proposal = decisions.propose(conn, shop, asker, selection)
         if not proposal.events:
             raise AirflowSkipException("The form selects no event: nobody is asked, nothing changes.")
         table = proposal.table()

@@ -175,8 +175,12 @@ def propose(conn: psycopg.Connection[Any], shop: Shop, asker: Asker, selection: 
                 "unasked": selection.unasked,
             },
         )  # fmt: skip
-        rows = conn.execute(db.sql("ledger/proposal"), asker._asdict()).fetchall()
-    return Proposal([Line(*row) for row in rows])
+        return proposal(conn, asker)
+
+
+def proposal(conn: psycopg.Connection[Any], asker: Asker) -> Proposal:
+    """What a run has proposed."""
+    return Proposal([Line(*row) for row in conn.execute(db.sql("ledger/proposal"), asker._asdict())])
 
 
 def unasked(conn: psycopg.Connection[Any], shop: Shop) -> int:

@@ -214,18 +214,16 @@ def _facts(conn: psycopg.Connection[Any], shop: Shop, *, known: bool) -> Iterato
 # ── Judgement ───────────────────────────────────────────────────────────────
 
 
-def judge(
-    facts: pd.DataFrame, shop: Shop, event: EventType, now: datetime, key: bytes, *, released: bool = False
-) -> pd.DataFrame:
+def judge(facts: pd.DataFrame, shop: Shop, event: EventType, now: datetime, key: bytes) -> pd.DataFrame:
     """The state that each event starts in.
 
-    facts: the columns of include/sql/qualify/facts.sql. key: of the hashes. released: by a person, so none is late.
+    facts: the columns of include/sql/qualify/facts.sql; what a person released is not late. key: of the hashes.
     Returns them with occurred_at, status, reason, body (JSON text; only where the event may be sent), phone_hash,
     email_hash and outcome_omitted.
     """
     shaped = payload.shape(facts, region=shop.phone_region, now=now)
     listed, shaped = _only_recipients(facts, shaped, shop, now)
-    late = (shaped["occurred_at"] < now - MAX_LATENESS) & (not event.reminder and not released)
+    late = (shaped["occurred_at"] < now - MAX_LATENESS) & ~facts["is_released"].astype(bool) & (not event.reminder)
     invalid = shaped["invalid_reason"].notna()
     verdicts = (
         (np.full(len(facts), event.name in shop.events_off), "suppressed", SWITCHED_OFF),
@@ -310,8 +308,12 @@ def _record(cur: psycopg.Cursor[Any], run: Run, event: EventType, result: Qualif
         "created = r.created + excluded.created, outcomes_omitted = r.outcomes_omitted + excluded.outcomes_omitted",
         (run.run_key, event.name, result.yielded, result.known, result.created, omitted),
     )
-    if omitted:
-        log.warning("%s: left out %d return outcomes that Attentive's table does not have.", event.name, omitted)
+    _tell_omitted(event.name, omitted)
+
+
+def _tell_omitted(event_type: str, outcomes: int) -> None:
+    if outcomes:
+        log.warning("%s: left out %d return outcomes that Attentive's table does not have.", event_type, outcomes)
 
 
 # ── Judging again ───────────────────────────────────────────────────────────
@@ -381,7 +383,7 @@ def release(conn: psycopg.Connection[Any], shop: Shop) -> None:
     with psycopg.ClientCursor(conn) as cur:
         cur.execute(db.sql("qualify/candidates"))
         cur.execute(db.sql("qualify/decided"))
-        _judge_into_table(conn, cur, shop, db.now(cur), released=True)
+        _judge_into_table(conn, cur, shop, db.now(cur))
         cur.execute(db.sql("qualify/release"))
 
 
@@ -399,9 +401,7 @@ def _judge_known(
     return int(pending) - (guard.hold_judged_above_cap(cur, shop, run, now) if pending else 0)
 
 
-def _judge_into_table(
-    conn: psycopg.Connection[Any], cur: psycopg.Cursor[Any], shop: Shop, now: datetime, *, released: bool = False
-) -> None:
+def _judge_into_table(conn: psycopg.Connection[Any], cur: psycopg.Cursor[Any], shop: Shop, now: datetime) -> None:
     """The candidates' new judgement, in the temporary table judged."""
     cur.execute(
         "CREATE TEMP TABLE judged (event_id uuid, occurred_at timestamptz, status text, reason text, body json, "
@@ -411,5 +411,6 @@ def _judge_into_table(
     key = people.hash_key(conn)
     for frame in _facts(conn, shop, known=True):
         for event_type, facts in frame.groupby("event_type"):
-            judged = judge(facts, shop, BY_NAME[str(event_type)], now, key, released=released)
+            judged = judge(facts, shop, BY_NAME[str(event_type)], now, key)
             db.copy(cur, "judged", columns, _rows(judged, columns))
+            _tell_omitted(str(event_type), int(judged["outcome_omitted"].sum()))

@@ -176,8 +176,8 @@ class Merchant:
         wait_until(lambda: self.airflow.has_dag(dag_id), f"Airflow has read {dag_id}", seconds=180, every=1)
         return self.airflow.trigger(dag_id, **form)
 
-    def answers(self, run: Run, task_id: str, choice: str) -> str:
-        """A person's answer to what a task asks, once it does; what was asked.
+    def when_asked(self, run: Run, task_id: str) -> Task:
+        """The task, once it asks.
 
         Who answers before the scheduler has heard that the asking process ended, which nobody does by hand, makes
         Airflow take that end for the end of the task.
@@ -191,7 +191,11 @@ class Merchant:
             return bool(heard) and self.task(run, task_id)["state"] == "awaiting_input"
 
         wait_until(asks, f"{task_id} of {run['dag_id']} asks", seconds=300)
-        task = self.task(run, task_id)
+        return self.task(run, task_id)
+
+    def answers(self, run: Run, task_id: str, choice: str) -> str:
+        """A person's answer to what a task asks, once it does; what was asked."""
+        task = self.when_asked(run, task_id)
         path = f"{run_path(run)}/taskInstances/{task_id}/-1/hitlDetails"
         asked = str(self.airflow.ask("GET", path)["body"])
         self.airflow.answer(task, choice)

@@ -4,6 +4,7 @@ from collections import Counter
 from datetime import UTC, datetime
 
 from sandbox.airflow import run_path
+from sandbox.processes import wait_until
 from tests.e2e.house import DAY, FORGOTTEN_EMAIL, FORGOTTEN_PHONE, HOUR, House
 from tests.e2e.story import story
 
@@ -104,6 +105,17 @@ def test_a_range_of_days_is_previewed_approved_and_sent(house: House) -> None:
     ]
 
     declined = merchant.trigger(merchant.backfill, mode="send", events=[CREATED], **days)
+    merchant.when_asked(declined, "approve")
+    plans = "SELECT plan_id FROM plan WHERE shop = %s ORDER BY plan_id"
+    shown = merchant.rows(plans)
+    merchant.clear(declined, task_ids=["preview"])
+
+    def has_run_again() -> bool:
+        preview = merchant.task(declined, "preview")
+        return (preview["try_number"], preview["state"]) == (2, "success")
+
+    wait_until(has_run_again, "preview has run again", seconds=300)
+    assert merchant.rows(plans) == shown, "somebody looks at this plan, and would approve another"
     merchant.answers(declined, "approve", "Change nothing")
     merchant.succeeds(declined)
     assert merchant.statuses() == Counter()

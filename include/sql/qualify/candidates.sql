@@ -4,5 +4,5 @@ DROP TABLE IF EXISTS candidate, judged;
 
 CREATE TEMP TABLE candidate (
     event_id uuid, event_type text, key text, return_id text, fact_at timestamptz, occurred_at timestamptz,
-    detail jsonb, is_baseline boolean, is_known boolean, own_time boolean
+    detail jsonb, is_baseline boolean, is_known boolean, own_time boolean, is_released boolean
 ) ON COMMIT DROP;

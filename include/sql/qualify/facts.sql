@@ -1,7 +1,8 @@
 -- What the payload of each candidate shows. The two label events show the label that they are about, cancelled or not;
 -- the others the newest live one. An event about a change shows the value in its key, whatever a later look has seen.
 SELECT
-    c.event_id, c.event_type, c.key, c.return_id, c.fact_at, c.occurred_at, c.own_time, c.detail::text AS detail,
+    c.event_id, c.event_type, c.key, c.return_id, c.fact_at, c.occurred_at, c.own_time, c.is_released,
+    c.detail::text AS detail,
     coalesce(r.opted_out, false) AS opted_out,
     coalesce(c.detail ->> 'status', r.status) AS status,
     r.outcome, r.order_name, r.customer_email, r.customer_phone, r.status_page_url, r.labels_enabled,

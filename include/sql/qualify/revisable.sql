@@ -1,8 +1,11 @@
 -- Events to judge again, if their fact is later than the settings' enabled_at: those that had no recipient, within their
--- lateness (reminders have none, and are judged once more before they leave), whose return's contact has changed since;
+-- lateness, which counts from a person's decision if there was one (reminders have none, and are judged once more before
+-- they leave), whose return's contact has changed since;
 -- and, when a shop goes live with such a time, those of its shadow.
 INSERT INTO candidate
-SELECT e.event_id, e.event_type, e.key, e.return_id, e.fact_at, e.occurred_at, e.detail, false, true, e.own_time
+SELECT
+    e.event_id, e.event_type, e.key, e.return_id, e.fact_at, e.occurred_at, e.detail, false, true, e.own_time,
+    e.released_at IS NOT NULL
 FROM event AS e
 CROSS JOIN LATERAL (
     SELECT
@@ -16,11 +19,11 @@ WHERE
     e.shop = %(shop)s
     AND e.status = 'invalid'
     AND e.reason = 'no recipient'
-    AND e.occurred_at >= %(reminders_not_before)s
-    AND (e.occurred_at >= %(not_before)s OR e.event_type = ANY (%(reminders)s::text[]))
+    AND coalesce(e.released_at, e.occurred_at) >= %(reminders_not_before)s
+    AND (coalesce(e.released_at, e.occurred_at) >= %(not_before)s OR e.event_type = ANY (%(reminders)s::text[]))
     AND ({since_enabled})
 UNION ALL
-SELECT e.event_id, e.event_type, e.key, e.return_id, e.fact_at, e.occurred_at, e.detail, false, true, e.own_time
+SELECT e.event_id, e.event_type, e.key, e.return_id, e.fact_at, e.occurred_at, e.detail, false, true, e.own_time, false
 FROM event AS e
 WHERE
     %(is_live)s AND e.shop = %(shop)s AND e.status = 'suppressed' AND e.reason = 'shadow'

@@ -13,7 +13,8 @@ SELECT
     OR (due.timed_by = 'touched' AND (due.looked_after < %(restored_at)s) IS TRUE)
     OR unheld.return_id IS NOT NULL,
     e.event_id IS NOT NULL OR purged.key_hash IS NOT NULL,
-    due.timed_by IN ('itself', 'touched')
+    due.timed_by IN ('itself', 'touched'),
+    false
 FROM (
 {rule}
 ) AS due
