@@ -161,6 +161,23 @@ def test_a_connectors_gaps_and_what_its_tables_lack_are_named(floor: Floor, conn
     assert found.events["Loop Return Created"] == "51"
 
 
+def test_a_gap_that_a_select_of_ones_own_fills_is_none(
+    floor: Floor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(connectors, "OWN", tmp_path)
+    (tmp_path / "default").mkdir()
+    (tmp_path / "default" / "returns.extend.sql").write_text(
+        "SELECT '1' AS return_id, true AS is_instant_exchange, '+16789998212' AS customer_phone"
+    )
+    floor.settings(**landing.settings("airbyte") | {"stripe": None, "shopify": None})
+    at, shop = list(told())[2]
+    land(floor.engine, LANDINGS["airbyte"](shop, at))
+    text = str(report(floor, at))
+    assert "instant exchanges" not in text
+    assert "phones:" not in text
+    assert "restocks: not told" in text
+
+
 # ── Sources that are not as they should be ──────────────────────────────────
 
 

@@ -224,7 +224,11 @@ def test_a_shop_cannot_be_changed() -> None:
         ("time_zone: ../../etc/passwd", "time_zone: should be an IANA time zone"),
         ("time_zone: America", "time_zone: should be an IANA time zone"),
         ("time_zone: ''", "time_zone: should be an IANA time zone"),
-        ("time_zone: localtime", "time_zone: should be an IANA time zone, such as UTC or America/New_York"),
+        (
+            "time_zone: localtime",
+            "time_zone: should be an IANA time zone by a place, such as America/New_York, or UTC",
+        ),
+        ("time_zone: CET", "time_zone: should be an IANA time zone by a place"),
         ("time_zone: posixrules", "time_zone: should be an IANA time zone"),
         ("time_zone: Factory", "time_zone: should be an IANA time zone"),
         ("time_zone: posix/Europe/Berlin", "time_zone: should be an IANA time zone"),

@@ -165,19 +165,30 @@ def _say_what_is_absent(report: Report, origin: Source) -> None:
     without = origin.absent()
     report.warnings += [f"nothing tells of {name.replace('_', ' ')}" for name in TABLE_NAMES if name in without]
     told = connectors.connector(shop.connector)
-    report.warnings += [f"{what}: {words}" for what, words in told.gaps.items()]
+    report.warnings += [f"{what}: {words}" for what, words in told.gaps.items() if not _is_filled(what, origin)]
     if told.rhythm_hours and shop.freshness_hours and shop.freshness_hours < told.rhythm_hours:
         report.warnings.append(
             f"{told.title} usually syncs every {told.rhythm_hours:g} hours, and freshness_hours is "
             f"{shop.freshness_hours:g}: reminders wait most of the time unless it syncs more often"
         )
-    if shop.connector != "canonical" and shop.shopify is None:
-        report.warnings.append("phones: Loop's tables hold none; name Shopify's with `shopify`")
+    if shop.connector != "canonical" and "customer_phone" not in origin.told("returns"):
+        report.warnings.append(
+            "phones: Loop's tables hold none; "
+            + ("neither do Shopify's here" if shop.shopify else "name Shopify's with `shopify`")
+        )
     if shop.stripe and shop.stripe.return_id_in is None and shop.stripe.match_by_email == "no":
         report.warnings.append("payments: without `return_id_in` nothing tells which return a charge belongs to")
 
 
 TABLE_NAMES = tuple(table.name for table in TABLES)
+
+FILLED_BY = {"instant exchanges": ("returns", "is_instant_exchange"), "restocks": ("exchange_items", "restocked_at")}
+"""Which canonical column closes a connector's gap: a SELECT of one's own may tell it, or Shopify's stock."""
+
+
+def _is_filled(gap: str, origin: Source) -> bool:
+    table, column = FILLED_BY.get(gap, ("returns", ""))
+    return column in origin.told(table)
 
 
 def _say_what_is_there(report: Report, conn: psycopg.Connection[Any], origin: Watched, now: datetime) -> None:

@@ -99,8 +99,8 @@ def main() -> None:
             after = revision.found(connection)
     except AirflowNotFoundException:
         sys.exit(
-            f"There is no connection {CONNECTION_ID}: set AIRFLOW_CONN_{CONNECTION_ID.upper()}, "
-            "or add it to Airflow; it is the PostgreSQL for mirror and ledger."
+            f"There is no connection {CONNECTION_ID}: set AIRFLOW_CONN_{CONNECTION_ID.upper()}; "
+            "it is the PostgreSQL for mirror and ledger."
         )
     except (NeedsMending, DatabaseAway) as error:
         sys.exit(str(error))

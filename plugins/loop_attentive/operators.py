@@ -79,7 +79,7 @@ def connection(conn_id: str) -> Any:
         return BaseHook.get_connection(conn_id)
     except AirflowNotFoundException:
         raise NeedsMending(
-            f"There is no connection {conn_id}: create it under Admin > Connections, "
+            f"There is no connection {conn_id}: create it under Admin > Connections (only tasks see it there), "
             f"or set AIRFLOW_CONN_{conn_id.upper()}."
         ) from None
 
@@ -318,8 +318,9 @@ class SendOperator(BaseAsyncOperator):
             raise AirflowRescheduleException(result.come_back_at)
         if result.fruitless and result.come_back_at:
             raise AirflowFailException(
-                "Attentive has answered no request of this run but with errors of its own, if at all (see "
-                "audit_attempt): is it up? What is left waits for the next run."
+                "Attentive has answered no request of this run but with errors of its own, if at all "
+                f"({result.waits_for or 'all are put off'}; see audit_attempt): is it up? "
+                "What is left waits for the next run."
             )
         return result.counts | {"requests": result.requests, "left pending": result.pending}
 

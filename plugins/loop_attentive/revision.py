@@ -37,5 +37,5 @@ def check(conn: psycopg.Connection[Any]) -> None:
     has = f"revision {revision}" if revision else "nothing"
     raise NeedsMending(
         f"The database of connection {CONNECTION_ID} is not migrated: it has {has}, this code needs {revisions[-1]}; "
-        "run `make migrate`."
+        "run `make migrate` (in containers `docker compose run --rm init`)."
     )

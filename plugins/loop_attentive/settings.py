@@ -42,6 +42,9 @@ FORBIDDEN_IN_TYPES = "\"'(){}[]\\|,"
 NO_PLACES = {"localtime", "posixrules", "Factory", "posix", "right"}
 """Files and folders beside the time zones that are none: whether they are there, and with what, differs by machine."""
 
+OTHERWISE_IN_POSTGRESQL = {"CET", "EET", "MET", "WET"}
+"""Zones with summer time, whose names PostgreSQL takes for abbreviations of a fixed offset."""
+
 RULES_LOOK_BACK_DAYS = 31
 """How far back the rules read the mirror, which must hold more than that."""
 
@@ -96,11 +99,11 @@ def _phone_region(region: str) -> str:
 
 def _time_zone(name: str) -> str:
     try:
-        if name.split("/")[0] in NO_PLACES:
+        if name.split("/")[0] in NO_PLACES or name in OTHERWISE_IN_POSTGRESQL:
             raise ValueError
         ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise ValueError("should be an IANA time zone, such as UTC or America/New_York") from None
+        raise ValueError("should be an IANA time zone by a place, such as America/New_York, or UTC") from None
     return name
 
 

@@ -73,7 +73,8 @@ def landing(warehouse: Any) -> tuple[Any, str]:
     except ImportError:
         raise NeedsMending(
             f"What loop_attentive_sync needs to load into connection {warehouse.conn_id} is not installed: "
-            f".venv/bin/python -m pip install 'dlt[{warehouse.conn_type}]'"
+            f"`.venv/bin/python -m pip install 'dlt[{warehouse.conn_type}]'`, or in containers add it to "
+            "requirements.txt (Snowflake's is in requirements-snowflake.txt)."
         ) from None
 
 
