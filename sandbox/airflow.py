@@ -207,6 +207,9 @@ class Airflow:
     def is_backfilled(self, backfill: int) -> bool:
         return bool(self.ask("GET", f"backfills/{backfill}")["completed_at"])
 
+    def backfills(self, dag_id: str) -> list[dict[str, Any]]:
+        return list(self.ask("GET", f"backfills?dag_id={dag_id}")["backfills"])
+
     def answer(self, task: Mapping[str, Any], choice: str) -> None:
         """Answer what a task asks for under Required Actions."""
         path = f"{run_path(task)}/taskInstances/{task['task_id']}/{task['map_index']}/hitlDetails"

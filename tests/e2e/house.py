@@ -396,11 +396,17 @@ class House:
     def backfilled(self, dag_id: str, first: datetime, last: datetime) -> list[Run]:
         """The runs that `airflow backfill create` makes for the intervals that start from first to last."""
         before = {run["dag_run_id"] for run in self.airflow.runs(dag_id)}
-        self.command(
-            "backfill", "create", "--dag-id", dag_id,
-            "--from-date", first.isoformat(), "--to-date", last.isoformat(),
-        )  # fmt: skip
+        self.backfill(dag_id, "--from-date", first.isoformat(), "--to-date", last.isoformat())
         return [run for run in self.airflow.runs(dag_id) if run["dag_run_id"] not in before]
+
+    def backfill(self, dag_id: str, *options: str) -> None:
+        """`airflow backfill create`, once Airflow has noticed that the last one is done: of a DAG it allows one."""
+        wait_until(
+            lambda: all(made["completed_at"] for made in self.airflow.backfills(dag_id)),
+            f"no backfill of {dag_id} is under way",
+            seconds=300,
+        )
+        self.command("backfill", "create", "--dag-id", dag_id, *options)
 
     def rescheduled(self, run: Run, task_id: str) -> int:
         """How often a task gave its slot back."""

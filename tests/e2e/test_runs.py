@@ -156,10 +156,7 @@ def test_backfills_beside_usual_runs_lose_nothing_and_send_nothing_twice(house: 
 
     # An hour that has had its run: Airflow's backfill takes that run over, which is narrowed to its interval then.
     marks, hour = merchant.marks(), quiet[0]["data_interval_start"]
-    house.command(
-        "backfill", "create", "--dag-id", merchant.hourly, "--reprocess-behavior", "completed",
-        "--from-date", hour, "--to-date", hour,
-    )  # fmt: skip
+    house.backfill(merchant.hourly, "--reprocess-behavior", "completed", "--from-date", hour, "--to-date", hour)
     merchant.succeeds(quiet[0])
     [interval] = merchant.rows(
         "SELECT window_start, window_end - window_start FROM audit_run "
