@@ -287,11 +287,12 @@ def main() -> None:
     parser.add_argument("--returns", type=int, nargs="+", default=[100_000, 10_000_000])
     parser.add_argument("--changes", type=int, nargs="+", default=[0, 1_000, 100_000])
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--days", type=int, default=OLDEST, help="since the first return of the greatest history")
     options = parser.parse_args()
     logging.getLogger("loop_attentive").setLevel(logging.ERROR)  # outcomes without a word at Attentive are no surprise
     figures, totals = [], {}
     for returns in options.returns:
-        days = max(round(OLDEST * returns / max(options.returns)), 1)
+        days = max(round(options.days * returns / max(options.returns)), 1)
         totals[returns], some = measure(returns, days, options.changes, options.repeats)
         figures += some
     if len(totals) > 1:
