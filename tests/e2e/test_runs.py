@@ -160,7 +160,7 @@ def test_backfills_beside_usual_runs_lose_nothing_and_send_nothing_twice(house: 
     merchant.succeeds(quiet[0])
     [interval] = merchant.rows(
         "SELECT window_start, window_end - window_start FROM audit_run "
-        f"WHERE shop = %s AND run_id = '{quiet[0]['dag_run_id']}'"
+        f"WHERE shop = %s AND dag_id = '{merchant.hourly}' AND run_id = '{quiet[0]['dag_run_id']}'"
     )
     assert interval == (datetime.fromisoformat(hour), HOUR)
     assert merchant.marks() == marks
