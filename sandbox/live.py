@@ -12,11 +12,11 @@ import sys
 import threading
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import urlsplit
 
 import psycopg
 from airflow.sdk import BaseHook
 
+from loop_attentive import http_connection
 from loop_attentive.db import conninfo
 from loop_attentive.errors import NeedsMending
 from sandbox.warehouse import World, create, fill
@@ -36,14 +36,14 @@ def check(warehouse: Any, attentive: Any) -> None:
     """Raises NeedsMending unless both Airflow connections are the sandbox's: what is made up belongs into nobody's
     warehouse or account.
     """
-    host = str(attentive.host or "")
+    attentive_url = http_connection.url(attentive, such_as="http://127.0.0.1:8099", carries="the key")
     is_ours = {
         warehouse.conn_id: (warehouse.host, warehouse.schema) == ("postgres", "warehouse"),
-        attentive.conn_id: urlsplit(host if "//" in host else f"//{host}").hostname == "127.0.0.1",
+        attentive.conn_id: attentive_url.hostname == "127.0.0.1",
     }
     if wrong := [name for name, ours in is_ours.items() if not ours]:
         raise NeedsMending(
-            f"Connection {' and '.join(wrong)} is not the sandbox's: nothing is made up there. Take the one that "
+            f"Not the sandbox's: connection {', connection '.join(wrong)}. Nothing is made up there: take the one that "
             ".env.example has for the sandbox, or start without --profile sandbox."
         )
 

@@ -40,7 +40,7 @@ def test_nothing_is_made_up_in_somebodys_warehouse_or_for_their_account(theirs: 
         [sys.executable, "-m", "sandbox.live"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 1
-    [line] = [line for line in done.stderr.splitlines() if "is not the sandbox's" in line]
+    [line] = [line for line in done.stderr.splitlines() if "Not the sandbox's" in line]
     named = {"loop_warehouse": "warehouse", "attentive": "attentive"}
     assert {named[name] for name in re.findall(r"loop_warehouse|\battentive\b", line)} == theirs
     assert "Kinkajou7" not in done.stderr
