@@ -187,7 +187,9 @@ FILLED_BY = {"instant exchanges": ("returns", "is_instant_exchange"), "restocks"
 
 
 def _is_filled(gap: str, origin: Source) -> bool:
-    table, column = FILLED_BY.get(gap, ("returns", ""))
+    if gap not in FILLED_BY:
+        return False
+    table, column = FILLED_BY[gap]
     return column in origin.told(table)
 
 
