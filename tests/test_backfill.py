@@ -120,6 +120,16 @@ def test_exactly_the_plan_is_sent_and_what_has_changed_since_is_counted(shop: Fl
     assert shop.outcomes(CREATED)["6"] == ("pending", None), "outside the plan, still due"
 
 
+def test_a_plan_that_is_asked_about_reads_as_it_was_shown_whatever_came_since(shop: Floor) -> None:
+    shop.ret("1", created_at=NOW - HOUR)
+    shop.ret("2", created_at=NOW - 30 * HOUR)
+    wanted = Range(NOW.date() - 3 * DAY, NOW.date(), [CREATED])
+    shown = preview(shop, wanted)
+    shop.ret("3", created_at=NOW - HOUR)
+    kept = backfill.kept(shop.conn, shop.shop, asker(), wanted)
+    assert shown.startswith(f"{kept}\n\n#### Examples")
+
+
 def test_what_is_approved_goes_out_and_nothing_besides(shop: Floor) -> None:
     shop.ret("1", created_at=NOW - HOUR)
     shop.ret("2", created_at=NOW - HOUR)

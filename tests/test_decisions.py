@@ -279,7 +279,6 @@ def test_after_a_persons_decision_what_was_in_doubt_before_it_is_a_doubt_no_more
             assert book.states() == {"pending": 2}, "after marks were taken back"
             await ledger.mark(await ledger.claim(2, from_the_oldest=True))
             book.run("UPDATE event SET lease_until = now() - interval '1 second'")
-            await ledger.close()
         async with ledger_of(book) as another:
             await another.claim(2, from_the_oldest=True)
 

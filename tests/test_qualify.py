@@ -587,6 +587,19 @@ def test_an_outcome_without_a_word_at_attentive_is_left_out_and_counted(floor: F
     assert floor.one("SELECT outcomes_omitted FROM run_rule WHERE event_type = %s AND created > 0", [CREATED]) == (2,)
 
 
+def test_an_outcome_that_is_left_out_when_an_event_is_judged_again_is_told(
+    floor: Floor, caplog: pytest.LogCaptureFixture
+) -> None:
+    floor.start()
+    floor.ret("1", created_at=T0 + HOUR, outcome="credit+refund", customer_phone=None)
+    floor.run(T0 + 2 * HOUR, CREATED)
+    floor.ret("1", customer_phone="+14155552671")
+    floor.look(T0 + 3 * HOUR)
+    caplog.clear()
+    assert floor.judge_again(T0 + 3 * HOUR) == 1
+    assert "Loop Return Created: left out 1 return outcomes that Attentive's table does not have." in caplog.messages
+
+
 def test_an_event_has_the_id_of_its_shop_type_and_key_in_every_database(floor: Floor) -> None:
     floor.start()
     floor.ret(created_at=T0 + HOUR)
