@@ -1,6 +1,6 @@
 -- A history of %(returns)s returns. Every choice is a hash of the return's number and the seed, so the same seed gives
--- the same warehouse, whatever the plan. Most returns are settled; one in some still waits to be shipped (at most about
--- 20,000 of them), and only those can become due by the mere passing of time.
+-- the same warehouse, whatever the plan. Most returns are settled, each within two months; one in some still waits to be
+-- shipped (at most about 20,000 of them), and only those can become due by the mere passing of time.
 
 -- A number in [0, 1) for one choice about return i.
 CREATE FUNCTION pg_temp.draw(i bigint, choice text) RETURNS float8
@@ -37,7 +37,9 @@ SELECT
     i,
     %(first_id)s + i AS return_id,
     date_trunc('milliseconds', %(now)s - age) AS created_at,
-    date_trunc('milliseconds', %(now)s - age * pg_temp.draw(i, 'updated')) AS updated_at,
+    date_trunc(
+        'milliseconds', %(now)s - age + least(age, interval '60 days') * (1 - pg_temp.draw(i, 'updated'))
+    ) AS updated_at,
     CASE
         WHEN age < interval '35 days' AND mod(i, greatest(4, %(returns)s / 45000)) = 0 THEN 'waiting'
         WHEN pg_temp.draw(i, 'fate') < 0.05 THEN 'cancelled'

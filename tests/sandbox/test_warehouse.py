@@ -137,6 +137,12 @@ def test_a_history_reaches_back_200_days_and_never_ahead(conn: Connection) -> No
     assert START == max(values(conn, "returns", "synced_at")) == max(values(conn, "labels", "synced_at"))
 
 
+def test_what_becomes_of_a_return_becomes_of_it_within_two_months(conn: Connection) -> None:
+    fill(conn, returns=3000, now=START, seed=1)
+    [(longest,)] = conn.execute("SELECT max(updated_at - created_at) FROM loop.returns")
+    assert 55 * DAY < longest <= 60 * DAY
+
+
 def test_every_return_has_a_page_of_its_own(conn: Connection) -> None:
     fill(conn, returns=300, now=START, seed=1)
     pages = values(conn, "returns", "status_page_url")
