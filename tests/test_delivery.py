@@ -294,6 +294,24 @@ def test_what_was_refused_before_the_run_was_cleared_counts_no_more(book: Book) 
     assert book.states() == {"accepted": 40}
 
 
+def test_what_another_batch_was_refused_some_time_ago_counts_no_more(book: Book) -> None:
+    """The key was mended, and the sending alone is cleared: tries of batches need not have been as many."""
+    book.add_many(40)
+
+    async def story(standin: Standin, sending: Sending) -> None:
+        standin.faults.append(Fault(status=401))
+        with pytest.raises(NeedsMending, match="does not know the API key"):
+            await sending(Batch(1, 2), map_index=1, try_number=2)
+        standin.faults.clear()
+        book.run("UPDATE run SET as_of = as_of - interval '2 minutes'")
+        book.run("UPDATE attempt SET started_at = started_at - interval '2 minutes'")
+        await sending(Batch(0, 2), map_index=0, try_number=2)
+        await sending(Batch(1, 2), map_index=1, try_number=3)
+
+    tell(book, story)
+    assert book.states() == {"accepted": 40}
+
+
 @pytest.mark.parametrize("status", [403, 404, 302, 308])
 def test_a_refused_type_stops_alone(book: Book, status: int) -> None:
     book.add_many(60, CREATED)

@@ -32,6 +32,9 @@ COMMITS_WITHIN = timedelta(seconds=5)
 OVERLOOKED_UNTIL = timedelta(seconds=5)
 """Whoever was claiming an event at the moment of our claim has it in hand by then, or is gone."""
 
+BESIDE_EACH_OTHER = timedelta(minutes=1)
+"""What one batch was refused that long ago another need not ask for: it takes a person longer to mend a key."""
+
 RESEND_AFTER = timedelta(minutes=2)
 
 WAITS_FOR_SOURCE = "waits for a fresh source"
@@ -149,7 +152,9 @@ class Ledger:
         self.stopped_types |= {event_type for event_type in refused if event_type is not None}
 
     async def _refused_before(self, connection: Connection) -> set[str | None]:
-        cursor = await connection.execute(statement("refused_before"), self._parameters(vars(self.origin)))
+        refused_since = await self._clock(connection) - BESIDE_EACH_OTHER
+        parameters = self._parameters(vars(self.origin), {"refused_since": refused_since})
+        cursor = await connection.execute(statement("refused_before"), parameters)
         return {row[0] for row in await cursor.fetchall()}
 
     async def claim(self, most: int, *, from_the_oldest: bool) -> list[Claimed]:
