@@ -88,13 +88,14 @@ def floor(ledger: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Floor]:
         yield floor
 
 
-def asked(api: Api) -> TaskRunResult:
+def asked(api: Api, try_number: int = 1) -> TaskRunResult:
     """How the task ends."""
     with DAG(HOURLY, schedule=None):
         task = AskOperator(task_id="ask", shop=Shop(name="default"), retries=3)
     instance = TaskInstance(
-        id=uuid4(), task_id="ask", dag_id=HOURLY, run_id=api.run_id, try_number=1, dag_version_id=uuid4(), map_index=-1
-    )
+        id=uuid4(), task_id="ask", dag_id=HOURLY, run_id=api.run_id, try_number=try_number, dag_version_id=uuid4(),
+        map_index=-1,
+    )  # fmt: skip
     client = Client(base_url="http://api", token="", transport=httpx.MockTransport(api))
     return run_task_in_process(instance, task, client)
 
@@ -110,25 +111,39 @@ def test_what_is_held_is_asked_about_once_and_the_tasks_link_leads_there(floor: 
     assert len(api.triggered) == 1
 
 
+def in_question(floor: Floor, api: Api) -> str:
+    """The id of the run that was triggered, which has proposed what is held and waits for an answer."""
+    [((dag_id, run_id), form)] = api.triggered.items()
+    asker = decisions.Asker("default", dag_id, run_id)
+    runs.start(floor.conn, **asker._asdict(), look=mirror.Look(datetime.now(UTC), 0, 0))
+    choice = decisions.Selection(form["action"], form["states"], form["why"], unasked=True)
+    assert decisions.propose(floor.conn, floor.shop, asker, choice).events == 3
+    api.states[run_id] = "running"
+    return run_id
+
+
 @pytest.mark.parametrize(("state", "is_asked"), [("success", False), ("failed", True), ("deleted", True)])
 def test_a_question_is_asked_anew_when_its_run_has_failed_but_not_when_nothing_was_to_change(
     floor: Floor, state: str, is_asked: bool
 ) -> None:
     api = Api()
     assert asked(api).state == "success"
-    [((dag_id, run_id), form)] = api.triggered.items()
-    asker = decisions.Asker("default", dag_id, run_id)
-    look = mirror.Look(datetime.now(UTC), 0, 0)
-    runs.start(floor.conn, **asker._asdict(), look=look)
-    choice = decisions.Selection(form["action"], form["states"], form["why"], unasked=True)
-    assert decisions.propose(floor.conn, floor.shop, asker, choice).events == 3
-    api.states[run_id], api.run_id = "running", "scheduled__2"
+    run_id = in_question(floor, api)
+    api.run_id = "scheduled__2"
     assert asked(api).state == "skipped"
 
     floor.conn.execute("UPDATE run SET finished_at = now() WHERE run_id = %s", (run_id,))  # its audit has run
     api.states[run_id], api.run_id = state, "scheduled__3"
     assert asked(api).state == ("success" if is_asked else "skipped")
     assert len(api.triggered) == 1 + is_asked
+
+
+def test_a_question_that_was_taken_away_is_asked_anew_by_the_same_run_when_it_is_cleared(floor: Floor) -> None:
+    api = Api()
+    assert asked(api).state == "success"
+    api.states[in_question(floor, api)] = "failed"
+    assert asked(api, try_number=2).state == "success"
+    assert {run_id for _, run_id in api.triggered} == {f"{HOURLY}__{RUN}", f"{HOURLY}__{RUN}__2"}
 
 
 def test_nobody_is_asked_when_nothing_is_held(floor: Floor) -> None:

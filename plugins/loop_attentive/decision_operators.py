@@ -141,19 +141,17 @@ class AskOperator(TriggerDagRunOperator):
     template_fields: Sequence[str] = ("shop",)
 
     def __init__(self, *, shop: Shop, **kwargs: Any) -> None:
-        # The same run, cleared, asks no second time.
+        # The same run, cleared, asks no second time, unless its question was taken away.
         super().__init__(trigger_dag_id=shop.resolve_dag, logical_date=None, skip_when_already_exists=True, **kwargs)
         self.shop = shop.name
 
     def execute(self, context: Context) -> None:
         with told_once(), ledger() as conn:
             shop = settings.shop(self.shop)
-            for question in decisions.open_questions(conn, shop):
-                if is_given_up(context, question):
-                    decisions.withdraw(conn, question.asker)
-                    self.log.warning(
-                        "Run %s ended without an answer: its question is asked anew.", question.asker.run_id
-                    )
+            given_up = [one for one in decisions.open_questions(conn, shop) if is_given_up(context, one)]
+            for question in given_up:
+                decisions.withdraw(conn, question.asker)
+                self.log.warning("Run %s ended without an answer: its question is asked anew.", question.asker.run_id)
             held = decisions.unasked(conn, shop)
             if not held:
                 raise AirflowSkipException(
@@ -167,7 +165,8 @@ class AskOperator(TriggerDagRunOperator):
                 )
         asker = context["dag_run"]
         self.log.info("%d events are held: %s asks what to do with them.", held, self.trigger_dag_id)
-        self.trigger_run_id = f"{asker.dag_id}__{asker.run_id}"[-LONGEST_RUN_ID:]
+        anew = f"__{context['ti'].try_number}" if given_up else ""
+        self.trigger_run_id = f"{asker.dag_id}__{asker.run_id}{anew}"[-LONGEST_RUN_ID:]
         why = f"held by run {asker.run_id} of {asker.dag_id}"
         self.conf = {"action": "send", "states": ["held"], "unasked": True, "why": why}
         super().execute(context)
