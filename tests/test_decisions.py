@@ -402,18 +402,24 @@ def test_what_a_person_releases_is_stamped_anew_however_young_and_what_one_sends
     ]
 
 
-def test_a_released_event_that_has_no_recipient_goes_out_when_there_is_one(floor: Floor, now: datetime) -> None:
+def test_a_released_event_that_has_no_recipient_goes_out_when_there_is_one_whatever_the_guard_says_of_others(
+    floor: Floor, now: datetime
+) -> None:
     floor.look(now - 3 * DAY)
+    floor.settings(max_events_per_run=0)
     floor.ret("1", created_at=now - 2 * DAY, customer_phone=None, customer_email=None)
+    floor.ret("2", created_at=now - 2 * HOUR, customer_phone=None, customer_email=None)
     floor.run(now - HOUR, CREATED)
-    assert floor.outcomes(CREATED) == {"1": ("expired", "too late")}
+    nobody = ("invalid", "no recipient")
+    assert floor.outcomes(CREATED) == {"1": ("expired", "too late"), "2": nobody}
     assert released(floor, action="release", states=["expired"]) == (1, 0)
-    assert floor.outcomes(CREATED) == {"1": ("invalid", "no recipient")}
-    floor.ret("1", customer_phone="+14155552671")
+    assert floor.outcomes(CREATED) == {"1": nobody, "2": nobody}
+    for return_id in ("1", "2"):
+        floor.ret(return_id, customer_phone="+14155552671")
     floor.look(now)
     assert floor.judge_again(now) == 1
     send(Book(floor.conninfo, floor.shop))
-    assert floor.outcomes(CREATED) == {"1": ("accepted", None)}
+    assert floor.outcomes(CREATED) == {"1": ("accepted", None), "2": ("held", "more than max_events_per_run")}
 
 
 def test_a_rejected_event_is_made_anew_from_what_the_mirror_holds_by_now(floor: Floor, now: datetime) -> None:

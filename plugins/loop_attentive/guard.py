@@ -91,18 +91,14 @@ def hold_new(cur: psycopg.Cursor[Any], shop: Shop, event: EventType, run: Run, n
 
 
 def hold_judged(cur: psycopg.Cursor[Any], shop: Shop, run: Run | None, now: datetime) -> None:
-    """Of events that were judged again, whole types wait for a person where more would be released than usual."""
-    counts = cur.execute(
-        "SELECT e.event_type, count(*) FROM judged AS j JOIN event AS e USING (event_id) WHERE j.status = 'pending' "
-        "GROUP BY e.event_type"
-    ).fetchall()
+    """Of events that were judged again, whole types wait for a person where more would be released than usual; not what
+    somebody has decided about.
+    """
+    counts = cur.execute(db.sql("qualify/count_judged")).fetchall()
     for event_type, count in counts:
         if bound := _exceeded(cur, shop, BY_NAME[event_type], count, NO_RUN, now):
-            held = cur.execute(
-                "UPDATE judged AS j SET status = 'held', reason = %s FROM event AS e "
-                "WHERE e.event_id = j.event_id AND j.status = 'pending' AND e.event_type = %s",
-                (bound.reason, event_type),
-            ).rowcount
+            asked = {"event_type": event_type, "reason": bound.reason}
+            held = cur.execute(db.sql("qualify/hold_judged"), asked).rowcount
             _record(cur, run, event_type, bound, count, held)
 
 
