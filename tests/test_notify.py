@@ -82,6 +82,21 @@ def test_what_is_held_when_the_run_is_cleared_is_told_of_and_no_more(
     assert receiver.messages[1].startswith("Held and not sent in shop default: 1 ")
 
 
+@pytest.mark.parametrize("decided", [2, 3])
+def test_what_somebody_has_decided_about_meanwhile_is_told_of_no_more(
+    floor: Floor, run: runs.Run, hook: notify.Webhook, receiver: Receiver, decided: int
+) -> None:
+    floor.conn.execute("UPDATE event SET status = 'accepted' WHERE return_id < %s", (str(decided),))
+    held = notify.held_by(floor.conn, run.run_key)
+    assert sum(one.events for one in held) == 3 - decided
+    assert notify.waits(held) == (decided < 3)
+    assert notify.tell(floor.conn, floor.shop, hook.post) == (decided < 3)
+    assert notify.tell(floor.conn, floor.shop, hook.post) == 0
+    assert [message.split(" (")[0] for message in receiver.messages] == ["Held and not sent in shop default: 1"] * (
+        decided < 3
+    )
+
+
 def test_what_could_not_be_told_is_told_by_the_next_run(
     floor: Floor, run: runs.Run, hook: notify.Webhook, receiver: Receiver
 ) -> None:

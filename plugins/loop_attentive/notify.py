@@ -36,15 +36,22 @@ class NotTold(Exception):
 
 
 def held_by(conn: psycopg.Connection[Any], run_key: int, *, untold: bool = False) -> list[Held]:
-    """What a run has held, or as much of it as nobody was notified of; those rows are the caller's then."""
+    """What of a run's holds still waits for a person (no events: all is decided). untold: as much of it as nobody was
+    notified of; those rows are the caller's then.
+    """
     query = db.sql("ledger/held_untold" if untold else "ledger/held_by_run")
+    query = query.replace("{still_held}", db.sql("ledger/still_held"))
     rows = conn.execute(query, {"run_key": run_key}).fetchall()
     return [Held(*row) for row in rows]
 
 
+def waits(held: Sequence[Held]) -> bool:
+    return any(one.events for one in held)
+
+
 def text(shop: Shop, dag_id: str, run_id: str, held: Sequence[Held], ui: str = "") -> str:
     """What somebody should know of a run that has held events, and what to do. ui: the URL of Airflow's, if known."""
-    lines = [f"- {one.events:,} {one.event_type}: {one.reason} (bound {one.bound:,})" for one in held]
+    lines = [f"- {one.events:,} {one.event_type}: {one.reason} (bound {one.bound:,})" for one in held if one.events]
     return "\n".join(
         [
             f"Held and not sent in shop {shop.name}: {sum(one.events for one in held):,} (DAG {dag_id}, run {run_id}).",
@@ -74,7 +81,8 @@ def tell_one(post: Post, message: str) -> int:
 
 
 def tell(conn: psycopg.Connection[Any], shop: Shop, post: Post, ui: str = "") -> int:
-    """Posts a message for each run that has held, in the shop's last week, what nobody was told of; how many messages.
+    """Posts a message for each run that has held, in the shop's last week, what nobody was told of and still waits; how
+    many messages.
 
     Each is told once: what was posted is committed with its message, and what another task is telling is left to it.
     ui: as of text. Raises what post raises; what was not told then is told by the next run.
@@ -83,14 +91,14 @@ def tell(conn: psycopg.Connection[Any], shop: Shop, post: Post, ui: str = "") ->
     messages = 0
     for run_key, dag_id, run_id in runs:
         with conn.transaction():
-            if held := held_by(conn, run_key, untold=True):
-                post(text(shop, dag_id, run_id, held, ui))
-                messages += 1
-                conn.execute(
-                    "UPDATE hold SET told = events WHERE run_key = %s AND (event_type, reason) IN "
-                    "(SELECT * FROM unnest(%s::text[], %s::text[]))",
-                    (run_key, [one.event_type for one in held], [one.reason for one in held]),
-                )
+            held = held_by(conn, run_key, untold=True)
+            if waits(held):
+                messages += tell_one(post, text(shop, dag_id, run_id, held, ui))
+            conn.execute(
+                "UPDATE hold SET told = events WHERE run_key = %s AND (event_type, reason) IN "
+                "(SELECT * FROM unnest(%s::text[], %s::text[]))",
+                (run_key, [one.event_type for one in held], [one.reason for one in held]),
+            )
     return messages
 
 

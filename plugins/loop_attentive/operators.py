@@ -407,7 +407,8 @@ class AuditOperator(StepOperator):
         totals = summary.totals
         if left := {state: totals[state] for state in ("pending", "held", "sending", "unknown") if totals[state]}:
             self.log.warning("Left for later: %s.", ", ".join(f"{count} {state}" for state, count in left.items()))
-        if held := notify.held_by(conn, run.run_key):
+        held = notify.held_by(conn, run.run_key)
+        if notify.waits(held):
             self.log.warning(notify.text(shop, context["dag_run"].dag_id, context["dag_run"].run_id, held, ui()))
         self.tell_somebody(shop, lambda post: notify.tell(conn, shop, post, ui()))
         if failed:
