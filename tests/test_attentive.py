@@ -46,6 +46,9 @@ class Departure:
     async def cleared(self) -> None:
         self.told.append("cleared")
 
+    def held_up(self) -> None:
+        self.told.append("held up")
+
     def left(self) -> None:
         self.told.append("left")
 
@@ -573,7 +576,7 @@ def two_requests(then: bytes, second: bytes) -> tuple[list[Answer], list[str], i
 def test_a_connection_that_is_closed_while_its_request_waits_costs_a_new_one_and_no_doubt() -> None:
     answers, told, requests = two_requests(b"", OK)
     assert [answer.outcome for answer in answers] == ["accepted", "accepted"]
-    assert told == ["cleared", "cleared", "left", "written"]
+    assert told == ["cleared", "held up", "cleared", "left", "written"]
     assert requests == 2
 
 

@@ -18,8 +18,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from loop_attentive import db, delivery, rules
-from loop_attentive.attentive import Answer, AttentiveTransport, Departure, Transport
+from loop_attentive import audit, db, delivery, rules
+from loop_attentive.attentive import Answer, AttentiveTransport, Departure, Outcome, Transport
 from loop_attentive.delivery import AHEAD, FIRST_UNDER_WAY, RENEW_EVERY, Batch, NothingSent, Room
 from loop_attentive.errors import NeedsMending
 from loop_attentive.ledger import LEASE, NO_REMINDERS, Ledger, Marked, Settled
@@ -416,6 +416,18 @@ def test_now_and_then_a_rejected_event_stops_nothing(book: Book) -> None:
     result, _ = send(book, Fault(status=422, share=0.5))
     assert sum(result.counts.values()) == 200
     assert 60 < book.states()["rejected"] < 140
+
+
+def test_only_an_accepted_event_ends_a_row_of_rejected_ones(book: Book) -> None:
+    book.add_many(500)
+
+    async def story(standin: Standin, sending: Sending) -> None:
+        standin.faults[:] = [Fault(status=500, share=0.5), Fault(status=422)]
+        with pytest.raises(NeedsMending, match="rejected 20 events in a row"):
+            await sending()
+
+    tell(book, story)
+    assert 20 <= book.states()["rejected"] < 60
 
 
 def test_error_texts_hold_nothing_private(book: Book) -> None:
@@ -1328,6 +1340,45 @@ def test_answers_of_two_attempts_that_come_together(book: Book) -> None:
     book.check_sums()
 
 
+@pytest.mark.parametrize(("outcome", "http_status"), [("throttled", 429), ("rejected", 400), ("failed", 500)])
+def test_a_late_answer_to_what_was_given_up_decides_nothing_while_another_attempt_is_under_way(
+    book: Book, outcome: Outcome, http_status: int
+) -> None:
+    event_id = book.add()
+
+    async def story() -> None:
+        async with ledger_of(book) as ledger:
+            first, _ = await marked_again(ledger, book)
+            before = book.event(event_id)
+            late = Settled(first, Answer(outcome, http_status), time.monotonic(), 0.0)
+            await ledger.settle([late], time.monotonic)
+            assert book.event(event_id) == before
+
+    asyncio.run(story())
+    assert book.states() == {"sending": 1}
+    assert [attempt["outcome"] for attempt in book.attempts(event_id)] == [outcome, None]
+
+
+def test_what_a_run_that_is_over_never_heard_of_is_lost_though_an_earlier_attempt_was_accepted(book: Book) -> None:
+    event_id = book.add()
+
+    async def story() -> None:
+        async with ledger_of(book) as ledger:
+            first, second = await marked_again(ledger, book)
+            now = time.monotonic()
+            await ledger.settle([Settled(first, Answer("accepted", 200), now, 0.0)], time.monotonic)
+            with db.connect(book.conninfo) as conn:
+                assert audit.audit(conn, book.run_key, []).lost == 1
+            assert [attempt["outcome"] for attempt in book.attempts(event_id)] == ["accepted", "lost"]
+            book.check_sums()
+            await ledger.settle([Settled(second, Answer("rejected", 400), now, 0.0)], time.monotonic)
+
+    asyncio.run(story())
+    assert book.states() == {"accepted": 1}
+    assert [attempt["outcome"] for attempt in book.attempts(event_id)] == ["accepted", "rejected"]
+    book.check_sums()
+
+
 @pytest.mark.parametrize("was_heard_of", [True, False])
 def test_a_mark_is_taken_back_though_an_earlier_attempt_was_accepted_meanwhile(book: Book, was_heard_of: bool) -> None:
     """The late answer ended the lease, by which a mark that nobody heard of would be known."""
@@ -1524,23 +1575,31 @@ def test_a_sender_killed_while_attentive_is_silent_leaves_little_more_in_doubt_t
 
 
 class NoConnection(Transport):
-    """Is never connected, until it is let go: then it asks whether the request is still to leave."""
+    """Is never connected, until it is let go: then it asks whether the request is still to leave.
 
-    def __init__(self, let_go: asyncio.Event) -> None:
+    any_more: it was, and the connection was closed at the moment at which the request was to leave.
+    """
+
+    def __init__(self, let_go: asyncio.Event, *, any_more: bool) -> None:
         self._let_go = let_go
+        self._any_more = any_more
 
     async def send(self, event: dict[str, Any], departure: Departure) -> Answer:
+        if self._any_more:
+            await departure.cleared()
+            departure.held_up()
         await self._let_go.wait()
         await departure.cleared()
         raise AssertionError("nothing may leave after a stop")
 
 
-def test_until_a_connection_stands_little_is_marked(book: Book) -> None:
+@pytest.mark.parametrize("any_more", [False, True])
+def test_until_a_connection_stands_little_is_marked(book: Book, any_more: bool) -> None:
     book.add_many(500)
 
     async def story(_: Standin, sending: Sending) -> None:
         stop, let_go = asyncio.Event(), asyncio.Event()
-        running = asyncio.create_task(sending(stop=stop, through=lambda _: NoConnection(let_go)))
+        running = asyncio.create_task(sending(stop=stop, through=lambda _: NoConnection(let_go, any_more=any_more)))
         await asyncio.sleep(2.0)  # 300 could have been marked
         marked = book.one("SELECT count(*) FROM event WHERE status = 'sending'")
         assert 0 < marked <= AHEAD * book.shop.requests_per_second
@@ -1637,6 +1696,9 @@ class StandsStill(Departure):
 
     async def cleared(self) -> None:
         await self._departure.cleared()
+
+    def held_up(self) -> None:
+        self._departure.held_up()
 
     def left(self) -> None:
         self._departure.left()

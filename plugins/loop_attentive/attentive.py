@@ -95,6 +95,9 @@ class Departure(Protocol):
         Awaited anew when the connection was closed meanwhile, and there is another.
         """
 
+    def held_up(self) -> None:
+        """Called when the connection was closed after all, so that nothing was written: it waits for another."""
+
     def left(self) -> None:
         """Called just before the bytes are written; raises, as cleared does, if it is too late for that by now."""
 
@@ -207,6 +210,9 @@ class Unhurried:
     async def cleared(self) -> None:
         return
 
+    def held_up(self) -> None:
+        return
+
     def left(self) -> None:
         return
 
@@ -262,6 +268,7 @@ class Passage:
         protocol = self.connection.protocol
         self.unfit = protocol is None or not protocol.is_connected() or protocol.should_close
         if self.unfit:
+            self.departure.held_up()
             raise ClosedBefore
 
 

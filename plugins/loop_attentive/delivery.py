@@ -259,6 +259,12 @@ class Flight(Departure):
                 return
             await self._exchange_permit()
 
+    def held_up(self) -> None:
+        """Until another connection stands, it is one of those that are marked and have not left."""
+        self.has_room = False
+        self._sender.room.leave()
+        self._sender.room.call_next()
+
     async def _exchange_permit(self) -> None:
         self._sender.pace.unused(self.permit)
         while not (permits := await self._ask_for_a_permit()):
