@@ -152,13 +152,16 @@ async def ledger_of(book: Book) -> AsyncIterator[Ledger]:
         await ledger.close()
 
 
+STANDS_IN = "-- Which of these returns may be reminded: stands in for a rule."
+
+
 def still_due_of(*return_ids: str, if_fresh: tuple[str, ...] = ()) -> Callable[[EventType], str]:
     """Stands in for the rules: holds for these returns, and for some others if only the source were fresh."""
 
     def sql(_: EventType) -> str:
         return (
-            f"SELECT r FROM unnest(%(return_ids)s::text[]) AS r WHERE r = ANY('{{{','.join(return_ids)}}}')"
-            f" OR (%(fresh)s AND r = ANY('{{{','.join(if_fresh)}}}'))"
+            f"{STANDS_IN}\nSELECT r FROM unnest(%(return_ids)s::text[]) AS r "
+            f"WHERE r = ANY('{{{','.join(return_ids)}}}') OR (%(fresh)s AND r = ANY('{{{','.join(if_fresh)}}}'))"
         )
 
     return sql

@@ -127,6 +127,7 @@ class Attentive:
         arrived: Callable[[Request], None],
     ) -> None:
         self.requests: list[Request] = []
+        self._wires: list[Wire] = []
         self._loop = loop
         self._weather = weather
         self._rng = rng
@@ -148,7 +149,14 @@ class Attentive:
         await process.reaches("connected")
 
     def wire(self, process: Process, protocol: Any) -> "Wire":
-        return Wire(self._loop, self, process, protocol)
+        self._wires.append(Wire(self._loop, self, process, protocol))
+        return self._wires[-1]
+
+    def hangs_up(self, process: Process) -> None:
+        """Closes those connections of a process on which no answer is owed, as who goes out of service does."""
+        for wire in self._wires:
+            if wire.process is process and not wire.is_owed_an_answer:
+                wire.close()
 
     @property
     def distance(self) -> float:
@@ -190,6 +198,7 @@ class Wire(asyncio.Transport):
     def __init__(self, loop: VirtualLoop, server: Attentive, process: Process, protocol: Any) -> None:
         super().__init__()
         self.process = process
+        self.is_owed_an_answer = False
         self._loop = loop
         self._server = server
         self._protocol = protocol
@@ -208,6 +217,7 @@ class Wire(asyncio.Transport):
         head, blank, body = self._written.partition(b"\r\n\r\n")
         if blank and len(body) >= _content_length(head):
             self._written = b""
+            self.is_owed_an_answer = True
             distance = self._server.distance
             self._last_arrival = max(self._last_arrival, self._loop.time() + distance + self._server.delay())
             event, attempt = json.loads(body), ATTEMPT.get()
@@ -222,6 +232,7 @@ class Wire(asyncio.Transport):
     def _hand_over(self, data: bytes, request: Request) -> None:
         if not self._closed and self.process.is_alive:
             request.answered_at = self._loop.time()
+            self.is_owed_an_answer = False
             self._protocol.data_received(data)
             self.process.hit("answered")
             if request.fate.ends:

@@ -113,7 +113,8 @@ class Process:
     """A worker with a clock of its own.
 
     number: shown as its map_index. mishaps: by the name of a point and how often it was reached, what happens there.
-    gone: event ids and attempts whose requests are just being written, have left, or surely never will.
+    reached: how often each point was. gone: event ids and attempts whose requests are just being written, have left, or
+    surely never will.
     told_to_stop_at: the loop's time.
     """
 
@@ -133,7 +134,7 @@ class Process:
         self._tell = tell
         self._clock_offset = rng.uniform(0, 1e6)
         self._clock_rate = 1 + rng.uniform(-1e-4, 1e-4)
-        self._reached: Counter[str] = Counter()
+        self.reached: Counter[str] = Counter()
         self.context = copy_context()
         self.context.run(PROCESS.set, self)
 
@@ -145,8 +146,8 @@ class Process:
 
     def hit(self, point: str) -> None:
         """The process is at a point of its work: whatever was to happen here happens."""
-        self._reached[point] += 1
-        if self.is_alive and (mishap := self.mishaps.pop((point, self._reached[point]), None)):
+        self.reached[point] += 1
+        if self.is_alive and (mishap := self.mishaps.pop((point, self.reached[point]), None)):
             self._tell(f"process {self.number} at “{point}”:")
             mishap(self)
 

@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import psycopg
 from psycopg.rows import dict_row
@@ -168,14 +169,15 @@ class Judge:
             "ON (a.event_id, a.attempt, a.started_at) = (o.by_event, o.by_attempt, o.started_at) "
             "WHERE by_event = %(id)s AND by_attempt = %(attempt)s AND earlier.event_type <> ALL (%(passed_over)s) "
             "AND NOT (earlier.event_type = ANY (%(reminders)s) AND earlier.return_id = ANY (%(waiting)s))",
-            id=event["event_id"], attempt=request.attempt, passed_over=[*MONEY, *self.refused_types()],
+            id=event["event_id"], attempt=request.attempt, passed_over=[*MONEY, *self._refused_to(request.process)],
             reminders=REMINDERS, waiting=list(self.waiting),
         )  # fmt: skip
         must(not overtaken, f"{request.event_id[:8]} left before an earlier event of its return")
 
-    def refused_types(self) -> set[str]:
-        """Types that some run has stopped: their events hold nobody up."""
-        return {str(one.event["type"]) for one in self.all_requests if one.fate.status in (403, 404)}
+    def _refused_to(self, process: Process) -> set[str]:
+        """Types that a sender has stopped: for it their events hold nobody up."""
+        own = (one for one in self.all_requests if one.process is process)
+        return {str(one.event["type"]) for one in own if one.fate.status in (403, 404)}
 
     def _explained(self, earlier: Request, request: Request, event: dict[str, Any]) -> None:
         name = request.event_id[:8]
@@ -201,6 +203,13 @@ class Judge:
         must(request.event == earlier.event, f"{name} was sent again with another body")
         gap = request.at - earlier.at
         must(gap >= RESEND_AFTER.total_seconds() - 1, f"{name} was sent again after {gap:.1f} s")
+
+    def ended(self, process: Process, lease: UUID) -> None:
+        """A sender that ends by itself gives back what it has, unless its lines to the database were broken."""
+        if self._is_well(process):
+            kept = self._all("SELECT FROM event WHERE lease = %(lease)s", lease=lease)
+            if kept:
+                self.broken.append(f"process {process.number} has ended and keeps {len(kept)} leases")
 
     def killed(self, process: Process, at: float) -> None:
         """What a process leaves in doubt when it is killed: what was on its way, and little more.
@@ -306,8 +315,6 @@ class Judge:
             "(SELECT count(*) FROM attempt AS a WHERE a.event_id = e.event_id)"
         )
         must(not off, f"{len(off)} events with another number of attempts than they tell")
-        leased = self._all("SELECT FROM event WHERE shop = %(shop)s AND (status = 'sending' OR lease IS NOT NULL)")
-        must(not leased, f"{len(leased)} events are leased by nobody")
 
     def _one(self, event: dict[str, Any], requests: Sequence[Request], attempts: Sequence[dict[str, Any]]) -> None:
         name, status = str(event["event_id"])[:8], event["status"]
@@ -362,7 +369,7 @@ class Judge:
         heard = made if made and made.answered_at is not None else None
         if row["outcome"] == "accepted":
             must(heard and outcome_of(heard.fate.status) == "accepted", f"{name} was never heard to be accepted")
-        must(row["outcome"] or silenced, f"{name}: attempt {row['attempt']} has no outcome, and its process is well")
+        must(row["outcome"], f"{name}: attempt {row['attempt']} has no end")
         if row["was_lost"]:
             well = not silenced and self.hindered[row["map_index"]] < GIVEN_UP_AFTER
             must(not well, f"{name}: attempt {row['attempt']} was given up, and its process is well")

@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 from psycopg.types.json import Jsonb
 
-from loop_attentive import people
+from loop_attentive import db, people
 from loop_attentive.attentive import AttentiveTransport, Endpoint
 from loop_attentive.catalogue import BY_NAME, CATALOGUE
 from loop_attentive.db import DatabaseAway
@@ -52,20 +52,29 @@ def _points(*names: str) -> tuple[str, ...]:
 UNDER_WAY = (*_points("mark", "settle"), "connecting", "connected", "written", "received", "answered")
 WHEN_TOLD_TO_STOP = _points("unmark", "release")
 WHEN_CUT_OFF = _points("restoring")
-SELDOM = (*_points("by_key", "refused_before", "freshness", "renew"), *WHEN_TOLD_TO_STOP, *WHEN_CUT_OFF)
+AT_THE_END = _points("came_to_nothing_but")
+SELDOM = (
+    *_points("by_key", "refused_before", "freshness", "still_due", "renew", "pace_now"),
+    *AT_THE_END,
+    *WHEN_TOLD_TO_STOP,
+    *WHEN_CUT_OFF,
+)
 POINTS = (
     "database: connect",
     "inside a transaction",
     *_points("judge_reminders_again", "transaction", "pace_open", "pace_take", "next_due"),
     *UNDER_WAY,
     *SELDOM,
+    *(AT_THE_END + WHEN_TOLD_TO_STOP) * 2,
 )
-"""Where a process waits, or has just done something that cannot be undone. SELDOM: it may not come there twice."""
+"""Where a process waits, or has just done something that cannot be undone; where it seldom comes, more than once.
+SELDOM: it may not come there twice.
+"""
 
 SAID_NO = "somebody said no in time"
 """What kept an event from leaving; no mishap, but it comes when it likes as well."""
 
-MISHAPS = ("killed", "killed", "stopped", "stopped", "told to stop", "held up", "cut off", "database away")
+MISHAPS = ("killed", "killed", "stopped", "stopped", "told to stop", "held up", "cut off", "hung up", "database away")
 
 Mishap = Callable[[Process], None]
 
@@ -107,7 +116,8 @@ of their return was marked."""
 class Outcome:
     """How a schedule went. story: what happened when, a line each. violation: what must not happen, or None.
 
-    mishaps: what happened at which point. resends: requests for what was in doubt, by the outcome of their attempts.
+    mishaps: what happened at which point. reached: every point at which something could have happened.
+    resends: requests for what was in doubt, by the outcome of their attempts.
     """
 
     seed: int
@@ -115,6 +125,7 @@ class Outcome:
     violation: str | None = None
     requests: int = 0
     mishaps: Counter[tuple[str, str]] = field(default_factory=Counter)
+    reached: set[str] = field(default_factory=set)
     resends: Counter[str] = field(default_factory=Counter)
 
 
@@ -257,6 +268,7 @@ class Schedule:
             "told to stop": Process.terminate,
             "held up": partial(self._hold_up, seconds=long),
             "cut off": self._cut,
+            "hung up": self._hang_up,
             "database away": partial(self._away, seconds=rng.choice((0.05, 3.0, 40.0, 100.0, 250.0))),
         }
 
@@ -280,6 +292,10 @@ class Schedule:
         for line in [line for line in self._database.lines if line.process is process]:
             line.break_off(cut=True)
 
+    def _hang_up(self, process: Process) -> None:
+        self._tell(f"Attentive hangs up on process {process.number}")
+        self._attentive.hangs_up(process)
+
     def _away(self, _: Process, seconds: float) -> None:
         for process in self._processes:
             self._judge.hindered[process.number] += seconds
@@ -300,7 +316,9 @@ class Schedule:
         await self._run_until_nothing_is_left()
         for process in self._processes:
             await self._ended(process)
+        self._session.execute(db.sql("ledger/finish_run"), {"run_key": self._run_key})
         self._outcome.requests = len(self._attentive.requests)
+        self._outcome.reached = {point for process in self._processes for point in process.reached}
         if dropped := self._judge.sum_up():
             self._outcome.mishaps["any time", SAID_NO] += dropped
         self._outcome.resends = self._judge.resends()
@@ -378,6 +396,7 @@ class Schedule:
     async def _deliver(self, process: Process, batch: Batch) -> float | None:
         """One run of a sending task. Seconds until it should come back, or None when it need not."""
         connect = partial(self._database.connect, process)
+        chance = self._rng.random()
         try:
             async with Watched(self._endpoint) as transport:
                 delivered = await deliver(
@@ -397,21 +416,28 @@ class Schedule:
                     still_due=still_due_of(*self._fresh, if_fresh=self._waiting),
                     stop=process.stop_told,
                     patience=15.0,
-                    rng=random.Random(self._rng.random()),
+                    rng=random.Random(chance),
                     now=self._now,
                     monotonic=process.monotonic,
                 )
-        except NothingSent as nothing:
-            return nothing.retry_after
-        except (NeedsMending, DatabaseAway) as error:
+        except DatabaseAway as error:
             self._tell(f"process {process.number} gives up: {error}")
-            if isinstance(error, DatabaseAway):
-                self._judge.silenced.add(process.number)
+            self._judge.silenced.add(process.number)
             return 30.0
+        except (NeedsMending, NothingSent) as error:
+            self._tell(f"process {process.number} gives up: {error}")
+            self._judge.ended(process, lease_by(chance))
+            return error.retry_after if isinstance(error, NothingSent) else 30.0
+        self._judge.ended(process, lease_by(chance))
         self._tell(f"process {process.number} is done: {delivered.counts}, {delivered.pending} pending")
         if delivered.come_back_at is None:
             return None
         return (delivered.come_back_at - self._now()).total_seconds()
+
+
+def lease_by(chance: float) -> uuid.UUID:
+    """Of a sender: the first that it draws."""
+    return uuid.UUID(int=random.Random(chance).getrandbits(128), version=4)
 
 
 class Watched(AttentiveTransport):
@@ -420,6 +446,7 @@ class Watched(AttentiveTransport):
     async def send(self, event: dict[str, Any], departure: Any) -> Any:
         ATTEMPT.set(departure.mark.attempt)
         name = (event["externalEventId"], departure.mark.attempt)
+        present().gone.discard(name)  # of a mark that was taken back, and had the same number
         try:
             answer = await super().send(event, Seen(departure, name))
         except CalledBack:
@@ -441,3 +468,7 @@ class Seen:
     async def cleared(self) -> None:
         await self._departure.cleared()
         present().gone.add(self._name)
+
+    def held_up(self) -> None:
+        present().gone.discard(self._name)
+        self._departure.held_up()

@@ -14,14 +14,14 @@ from loop_attentive import db
 from tests.simulation.schedule import MISHAPS, POINTS, SAID_NO, Outcome, play, prepare
 from tests.simulation.wrong_senders import WRONG_SENDERS, Wrong
 
-SOME = range(150, 450)
-MANY = range(450, 10_950)
+SOME = range(150, 500)
+MANY = range(500, 10_750)
 
 RESENDS = ("accepted", "rejected", "throttled", "failed", "refused", "not sent", "unknown", "lost")
 """What may become of a request for what was in doubt."""
 
-Seen = tuple[Counter[tuple[str, str]], Counter[str]]
-"""What happened where in some schedules, and what became of their resends."""
+Seen = tuple[Counter[tuple[str, str]], set[str], Counter[str]]
+"""What happened where in some schedules, where it could have happened, and what became of their resends."""
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def must_hold(outcome: Outcome) -> None:
 def play_some(ledger: str, seeds: range, failed: Event) -> Seen:
     """Plays some schedules, each of which must hold; ends where those of the other do not."""
     logging.disable()  # in a process of its own, where nobody reads of databases that are away
-    mishaps, resends = Counter[tuple[str, str]](), Counter[str]()
+    mishaps, reached, resends = Counter[tuple[str, str]](), set[str](), Counter[str]()
     with db.connect(ledger, autocommit=True) as session:
         prepare(session)
         for seed in seeds:
@@ -51,13 +51,15 @@ def play_some(ledger: str, seeds: range, failed: Event) -> Seen:
                 failed.set()
             must_hold(outcome)
             mishaps += outcome.mishaps
+            reached |= outcome.reached
             resends += outcome.resends
-    return mishaps, resends
+    return mishaps, reached, resends
 
 
 def test_some_hundred_schedules(ledgers: Callable[[], str]) -> None:
-    mishaps, resends = play_in_parallel(ledgers, SOME)
+    mishaps, reached, resends = play_in_parallel(ledgers, SOME)
     assert {what for _, what in mishaps} == {*MISHAPS, SAID_NO}
+    assert reached <= set(POINTS), "there are points at which nothing can happen"
     assert {point for point, _ in mishaps} == {*POINTS, "any time"}, "something happened at every point"
     assert resends.keys() == set(RESENDS)
     assert resends["lost"] >= 10, "senders die while they send again"
@@ -66,7 +68,7 @@ def test_some_hundred_schedules(ledgers: Callable[[], str]) -> None:
 
 @pytest.mark.long
 def test_ten_thousand_schedules(ledgers: Callable[[], str]) -> None:
-    mishaps, _ = play_in_parallel(ledgers, MANY)
+    mishaps, *_ = play_in_parallel(ledgers, MANY)
     everything = {(point, what) for point in POINTS for what in MISHAPS}
     assert everything <= mishaps.keys(), "everything happened at every point"
 
@@ -76,8 +78,8 @@ def play_in_parallel(ledgers: Callable[[], str], seeds: range) -> Seen:
     context = multiprocessing.get_context("spawn")
     with context.Manager() as manager, ProcessPoolExecutor(2, context) as pool:
         parts = pool.map(play_some, [ledgers(), ledgers()], [seeds[::2], seeds[1::2]], [manager.Event()] * 2)
-        mishaps, resends = zip(*parts, strict=True)
-        return sum(mishaps, Counter()), sum(resends, Counter())
+        mishaps, reached, resends = zip(*parts, strict=True)
+        return sum(mishaps, Counter()), set().union(*reached), sum(resends, Counter())
 
 
 def test_a_seed_plays_the_same_way_each_time(session: psycopg.Connection) -> None:
