@@ -52,6 +52,9 @@ Told = Literal["updates", "cancellations", "labels", "shipped", "out_of_stock", 
 Columns = frozenset[str]
 """Names of columns, case-folded."""
 
+NAMED = "named"
+"""Where a table of a fitted query notes its name in the SELECTs, for the warehouse's may be another."""
+
 
 class Connector(BaseModel):
     """What a connector.yaml tells.
@@ -191,8 +194,22 @@ def told_by(query: exp.Query) -> Columns:
     if isinstance(query, exp.SetOperation):
         return told_by(cast(exp.Query, query.left)) | told_by(cast(exp.Query, query.right))
     return frozenset(
-        selected.alias_or_name.casefold() for selected in query.selects if not isinstance(selected.unalias(), exp.Null)
+        selected.alias_or_name.casefold() for selected in query.selects if not _is_null(selected.unalias())
     )
+
+
+def _is_null(value: exp.Expr) -> bool:
+    """Whether it is NULL throughout, also where a NULL was trimmed, or brought into another case."""
+    if isinstance(value, exp.Coalesce):
+        return all(_is_null(alternative) for alternative in (value.this, *value.expressions))
+    if isinstance(value, exp.Nullif | exp.Trim | exp.Lower | exp.Upper | exp.Cast):
+        return _is_null(value.this)
+    return isinstance(value, exp.Null)
+
+
+def _read_by(query: exp.Query) -> frozenset[str]:
+    """The warehouse's tables in a query that was fitted, by their names in the SELECTs."""
+    return frozenset(table.meta[NAMED] for table in query.find_all(exp.Table))
 
 
 # ── The SELECTs of a shop ───────────────────────────────────────────────────
@@ -204,7 +221,8 @@ class Query:
 
     told: those of them that are not NULL throughout. is_whole: nothing tells which of its rows are new, so it is read
     whole each time. of_two_clocks: who lands one part of its rows says nothing of when the other part lands. only: a
-    condition on its columns, in any dialect, with SQLAlchemy's parameters.
+    condition on its columns, in any dialect, with SQLAlchemy's parameters. tables: the warehouse's that it reads, by
+    their names in the SELECTs; what a SELECT of the shop's own reads nobody knows.
     """
 
     sql: str
@@ -214,6 +232,7 @@ class Query:
     of_two_clocks: bool = False
     only: str | None = None
     parameters: Mapping[str, str] = field(default_factory=dict)
+    tables: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -271,10 +290,11 @@ class Layout:
         yielded = columns + tuple(extra for extra in EXTRAS if extra in told)
         inner = fitted.sql(dialect=self._dialect, comments=False)
         sql = f"SELECT {', '.join(yielded)} FROM ({inner}) AS source_rows"  # noqa: S608
+        query = Query(sql, yielded, told, is_whole, of_two_clocks, tables=_read_by(fitted))
         if table == "transactions" and self.shop.stripe:
             only, parameters = self._linked(told)
-            return Query(sql, yielded, told, is_whole, of_two_clocks, only, parameters)
-        return Query(sql, yielded, told, is_whole, of_two_clocks)
+            return replace(query, only=only, parameters=parameters)
+        return query
 
     def is_beside(self, table: str) -> bool:
         """Whether the SELECT of a canonical table reads another connector's tables beside Loop's."""
@@ -340,6 +360,7 @@ class Layout:
             return None
         actual = probed[0].copy()
         actual.set("alias", table.args.get("alias"))
+        actual.meta[NAMED] = name
         return Relation(actual, probed[1])
 
     def _probe(self, table: exp.Table) -> tuple[exp.Table, Columns] | None:
@@ -415,7 +436,8 @@ class Layout:
             )
         has_two_clocks = "synced_at" in own.told - base.told  # what the connector changes has no time of landing
         is_whole = base.is_whole or own.is_whole or has_two_clocks
-        return Query(sql, base.columns, base.told | own.told, is_whole, "synced_at" in own.told or base.of_two_clocks)
+        of_two_clocks = "synced_at" in own.told or base.of_two_clocks
+        return Query(sql, base.columns, base.told | own.told, is_whole, of_two_clocks, tables=base.tables)
 
     def last_sync(self) -> str | None:
         """A SELECT of the last completed sync's time (parameter: connection), where the connector keeps a record."""

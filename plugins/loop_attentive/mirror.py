@@ -202,19 +202,24 @@ def _check_tables(cur: psycopg.Cursor[Any], origin: Source) -> frozenset[str]:
 
 def _gone(cur: psycopg.Cursor[Any], origin: Source, absent: frozenset[str]) -> dict[str, list[str]]:
     """What this source told at its last look and tells no more, though it is read as it was then: table -> columns
-    (empty: the whole table).
+    (empty: the whole table). Where a table of the warehouse is gone, that is all there is to mend.
     """
     known = cur.execute(
         "SELECT source_table, told FROM source_cursor "
         "WHERE shop = %s AND source = %s AND has_rows AND (told_by = %s) IS NOT FALSE",
         (origin.shop.name, origin.identity, origin.told_by),
     ).fetchall()
-    lost = {table: sorted(set(told).difference(origin.told(table))) for table, told in known}
-    return {
-        origin.layout.called(f"loop.{table}"): [] if table in absent else columns
-        for table, columns in lost.items()
-        if table in absent or columns
-    }
+    called = origin.layout.called
+    nowhere = {source.TABLE + name: called(name) for name, columns in origin.layout.found.items() if columns is None}
+    gone: dict[str, list[str]] = {}
+    for table, told in known:
+        lost = set(told).difference(origin.told(table))
+        columns = sorted(name for name in lost if not name.startswith(source.TABLE))
+        if tables := lost & nowhere.keys():
+            gone |= {nowhere[name]: [] for name in tables}
+        elif table in absent or columns:
+            gone[called(f"loop.{table}")] = [] if table in absent else columns
+    return gone
 
 
 # ── Staging ─────────────────────────────────────────────────────────────────
@@ -231,7 +236,8 @@ class _Known:
     """A table's cursor, and as_of and end of the completed look before this one (None: none at this source).
 
     stock_is_news: that look could not tell what is restocked. A table is read whole after the shop's time_zone was
-    changed, and when it tells more than it did, such as the phones of Shopify: rows that were passed over may tell it.
+    changed, and when it tells more than it did, such as the phones of Shopify, or is read from one more table of the
+    warehouse: rows that were passed over may tell it.
     """
 
     cursor: Cursor
@@ -251,8 +257,14 @@ def _cursor(cur: psycopg.Cursor[Any], origin: Source, table: Table, *, is_anew: 
     if row is None:
         return _Known(Cursor(), None)
     *cursor, looked_at, looked_until, told = row
-    news = set(origin.told(table.name)).difference(told) if told is not None else set()
+    news = _news(told, origin.told(table.name)) if told is not None else set()
     return _Known(Cursor() if is_anew or news else Cursor(*cursor), looked_at, looked_until, "restocked_at" in news)
+
+
+def _news(told: list[str], tells: list[str]) -> set[str]:
+    """What a table tells and did not tell before; of the warehouse's tables that is known where they were noted."""
+    were_noted = any(name.startswith(source.TABLE) for name in told)
+    return {name for name in tells if were_noted or not name.startswith(source.TABLE)}.difference(told)
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,9 @@ REREAD_OF_TWO_CLOCKS = timedelta(hours=26)
 MOST_BY_ID = 1_000
 """Returns of which a table's rows are asked for by their ids; of more the table is read whole."""
 
+TABLE = "table "
+"""What a source tells begins with this where it is a table of the warehouse and no canonical column."""
+
 MATCHED_WITHIN = timedelta(hours=1)
 """A payment is taken while a return is made: one at another time than this is not its."""
 
@@ -137,14 +140,17 @@ class Source:
         return [table.name for table in TABLES if not self.queries[table.name]]
 
     def told(self, table: str) -> list[str]:
-        """The columns of a canonical table that are not NULL throughout."""
+        """The columns of a canonical table that are not NULL throughout, and from which tables of the warehouse it is
+        read: "table loop.return_list".
+        """
         [columns] = [known.columns for known in TABLES if known.name == table]
         told = frozenset[str]().union(*(query.told for query in self.queries[table]))
         if "nested" in told:
             told |= self.layout.connector.nested.get(table, {}).keys()
         if told & LINKS:
             told |= {"return_id"}
-        return sorted(told.intersection(columns))
+        tables = frozenset[str]().union(*(query.tables for query in self.queries[table]))
+        return sorted(told.intersection(columns)) + sorted(TABLE + name for name in tables)
 
     def last_sync(self) -> datetime | None:
         """When the connector completed its last sync by its own record, aware UTC; None where it keeps none."""
