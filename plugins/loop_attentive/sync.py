@@ -53,6 +53,7 @@ PARTS = {
     "shopify_refund_object": frozenset(["provider_refund_id"]),
 }
 NOTICE = frozenset(["id", "return_line_item_id", "integration_tracking_url"])
+RETURN_KEY, NOTICE_KEY = ("id",), ("id", "return_line_item_id")
 TIMES = frozenset(["created_at", "updated_at", "label_updated_at"])
 
 
@@ -237,7 +238,7 @@ def _make_children(schema: Schema) -> None:
 def _loop(api: LoopApi, shop: Shop, now: datetime, since: datetime | None, landed: Landed) -> Any:
     @dlt.resource(
         write_disposition="merge",
-        primary_key="id",
+        primary_key=RETURN_KEY,
         columns=_columns(RETURN | {"id"}) | {"updated_at": {"data_type": "timestamp", "dedup_sort": "desc"}},
     )
     def returns() -> Iterator[Any]:
@@ -245,21 +246,21 @@ def _loop(api: LoopApi, shop: Shop, now: datetime, since: datetime | None, lande
         state = dlt.current.resource_state()
         seen = _Seen(state, row_from=now - OVERLAP, anew=since is not None)
         for page in api.returns(_start(state, since, shop, now), now):
-            with_id = [row for row in page if row.get("id") not in (None, "")]
-            landed.without_id += len(page) - len(with_id)
+            with_id = _identified(page, RETURN_KEY, landed)
             rows = [row for row in map(wanted, with_id) if seen.is_news(row["id"], row)]
             landed.returns += len(rows)
             yield rows
         seen.keep()
         state["reached"] = now.isoformat()
 
-    @dlt.resource(write_disposition="merge", primary_key=("id", "return_line_item_id"), columns=_columns(NOTICE))
+    @dlt.resource(write_disposition="merge", primary_key=NOTICE_KEY, columns=_columns(NOTICE))
     def advanced_shipping_notices() -> Iterator[Any]:
         state = dlt.current.resource_state()
         seen = _Seen(state, anew=since is not None)
         yield dlt.mark.materialize_table_schema()
         for page in api.notices(_start(state, since, shop, now) - NOTICES_BACK, now):
-            rows = [notice for notice in map(_notice, page) if seen.is_news(_key(notice), notice)]
+            with_id = _identified(page, NOTICE_KEY, landed)
+            rows = [notice for notice in map(_notice, with_id) if seen.is_news(_key(notice), notice)]
             landed.notices += len(rows)
             yield rows
         seen.keep()
@@ -271,6 +272,13 @@ def _loop(api: LoopApi, shop: Shop, now: datetime, since: datetime | None, lande
         yield {"began_at": now}
 
     return returns, advanced_shipping_notices, last_sync
+
+
+def _identified(page: list[Row], key: tuple[str, ...], landed: Landed) -> list[Row]:
+    """The rows that have each part of their key, without which no row can be landed; the others are counted."""
+    with_id = [row for row in page if all(row.get(part) not in (None, "") for part in key)]
+    landed.without_id += len(page) - len(with_id)
+    return with_id
 
 
 class _Seen:
@@ -315,7 +323,7 @@ def _notice(row: Row) -> Row:
 
 
 def _key(notice: Row) -> str:
-    return f"{notice.get('id')}/{notice.get('return_line_item_id')}"
+    return f"{notice['id']}/{notice['return_line_item_id']}"
 
 
 def _kept(row: Row, columns: frozenset[str]) -> Row:

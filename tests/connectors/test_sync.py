@@ -379,6 +379,17 @@ def test_rows_without_an_id_are_left_out_and_counted(loop: Loop, api: LoopApi, d
     assert sync(api, destination, SHOP, now=NOW) == Landed(returns=1, without_id=1)
 
 
+@pytest.mark.parametrize("column", ["id", "return_line_item_id"])
+def test_notices_without_an_id_are_left_out_and_counted(
+    loop: Loop, api: LoopApi, destination: Any, warehouse: sa.Engine, column: str
+) -> None:
+    notice = {"id": 1, "return_line_item_id": "i1", "created_at": (NOW - MINUTE).isoformat()}
+    absent = {name: value for name, value in notice.items() if name != column}
+    loop.notices += [notice, notice | {column: None}, notice | {column: ""}, absent]
+    assert sync(api, destination, SHOP, now=NOW) == Landed(notices=1, without_id=3)
+    assert rows(warehouse, "SELECT id, return_line_item_id FROM loop.advanced_shipping_notices") == [("1", "i1")]
+
+
 def test_the_tracking_url_of_the_shipping_notices_reaches_the_event(
     loop: Loop, api: LoopApi, destination: Any, following: Floor
 ) -> None:
