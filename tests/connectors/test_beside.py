@@ -147,6 +147,29 @@ def test_contacts_and_stock_are_read_from_each_of_shopifys_schemas(
         assert floor.run(T0 + day * DAY + HOUR) == []
 
 
+@pytest.mark.parametrize(
+    ("order", "customer", "phone"),
+    [
+        ({"email": ""}, {"email": ""}, None),
+        ({"email": " "}, {"email": " "}, None),
+        ({"email": "", "contact_email": "Ann@Example.com"}, {"email": "ann@example.com "}, "+14155552672"),
+        ({"email": "ann@example.com", "contact_email": "b@example.com"}, {"email": "ann@example.com"}, "+14155552672"),
+    ],
+)
+def test_an_empty_email_is_nobodys(
+    floor: Floor, warehouse: sa.Engine, order: Row, customer: Row, phone: str | None
+) -> None:
+    """Airbyte's orders have their customer by the e-mail."""
+    dlt_beside_shopify(floor, warehouse, "airbyte")
+    tables = shopify("airbyte", T0, 0)
+    land(warehouse, returns("dlt", ret("dlt", 2, T0, provider_order_id="71")) | {
+        "shopify.orders": [tables["shopify.orders"][0] | order],
+        "shopify.customers": [tables["shopify.customers"][0] | customer],
+    })  # fmt: skip
+    floor.look(T0)
+    assert floor.one("SELECT customer_phone FROM mirror_return") == (phone,)
+
+
 def test_shopifys_tables_that_are_added_later_tell_of_returns_that_were_read_before(
     floor: Floor, warehouse: sa.Engine
 ) -> None:

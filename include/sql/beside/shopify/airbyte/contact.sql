@@ -14,7 +14,11 @@ LEFT JOIN (
         LOWER(TRIM(CAST(k.email AS TEXT))) AS email, MIN(CAST(k.phone AS TEXT)) AS phone,
         MIN(COALESCE(k._airbyte_extracted_at, k._airbyte_emitted_at)) AS synced_at
     FROM shopify.customers AS k
+    WHERE TRIM(CAST(k.email AS TEXT)) <> ''
     GROUP BY LOWER(TRIM(CAST(k.email AS TEXT)))
     HAVING COUNT(*) = 1
-) AS c ON c.email = LOWER(TRIM(COALESCE(CAST(o.email AS TEXT), CAST(o.contact_email AS TEXT))))
+) AS c
+    ON c.email = LOWER(
+        COALESCE(NULLIF(TRIM(CAST(o.email AS TEXT)), ''), NULLIF(TRIM(CAST(o.contact_email AS TEXT)), ''))
+    )
 WHERE o.deleted_at IS NULL
