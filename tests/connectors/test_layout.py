@@ -390,6 +390,19 @@ def test_shipping_notices_do_not_say_of_which_of_several_labels_they_are(floor: 
     assert found == [("1Z1", "https://t/1"), ("1Z2", None), ("1Z3", None)]
 
 
+def test_a_label_of_a_returns_own_columns_needs_a_number_or_a_status(floor: Floor) -> None:
+    """Whichever column of dlt's the number went to."""
+    floor.settings(connector="dlt", schema="land")
+    common = {"state": "open", "created_at": T0}
+    numbered = [{"tracking_number": "941"}, {"tracking_number__v_text": "1Z2"}, {"label_status": "new"}, {}]
+    land(floor.engine, {
+        "land.returns": [{"id": str(n), "_dlt_id": f"r{n}"} | common | row for n, row in enumerate(numbered, start=1)],
+    })  # fmt: skip
+    floor.look(T0)
+    found = floor.conn.execute("SELECT return_id, number FROM mirror_label ORDER BY 1").fetchall()
+    assert found == [("1", "941"), ("2", "1Z2"), ("3", "")]
+
+
 # ── What a connector tells of itself ────────────────────────────────────────
 
 

@@ -25,4 +25,6 @@ FROM loop.returns AS r
 LEFT JOIN (SELECT DISTINCT c._dlt_parent_id FROM loop.returns__labels AS c) AS k ON k._dlt_parent_id = r._dlt_id
 LEFT JOIN loop._dlt_loads AS l ON l.load_id = r._dlt_load_id
 LEFT JOIN connector.tracking_urls AS a ON a._dlt_parent_id = r._dlt_id
-WHERE k._dlt_parent_id IS NULL AND (r.tracking_number IS NOT NULL OR r.label_status IS NOT NULL)
+WHERE
+    k._dlt_parent_id IS NULL
+    AND (r.tracking_number IS NOT NULL OR r.tracking_number__v_text IS NOT NULL OR r.label_status IS NOT NULL)
