@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import dlt
 from dlt.common.destination.exceptions import DestinationException
@@ -282,31 +282,58 @@ def _identified(page: list[Row], key: tuple[str, ...], landed: Landed) -> list[R
 
 
 class _Seen:
-    """What came with the last sync and comes again because stretches overlap: a digest a row, in the pipeline's state.
+    """What came with the last sync and comes again because stretches overlap: the updated_at and a digest of each row,
+    in the pipeline's state.
 
-    Without it each sync would land, and tell the hourly run of, rows in which nothing has changed. row_from: rows
-    updated before that can come again only by being changed, so they need not be remembered. anew: what is remembered
-    does not count, for the warehouse may have been emptied.
+    Without it each sync would land, and tell the hourly run of, rows in which nothing has changed, and a list that is
+    behind would bring an older version of a return over the one that was landed. row_from: rows updated before that
+    can come again only by being changed, so they need not be remembered. anew: what is remembered does not count, for
+    the warehouse may have been emptied.
     """
 
     def __init__(self, state: dict[str, Any], row_from: datetime | None = None, *, anew: bool) -> None:
         self._state = state
         self._from = "" if row_from is None else row_from.isoformat()
-        self._before: Mapping[str, str] = {} if anew else state.get("seen", {})
-        self._now: dict[str, str] = {}
+        self._before = {} if anew else {key: _Version.read(told) for key, told in state.get("seen", {}).items()}
+        self._now: dict[str, _Version] = {}
         self._told: set[int] = set()
 
     def is_news(self, key: str, row: Row) -> bool:
         digest = hashlib.blake2b(json.dumps(row, sort_keys=True, default=str).encode(), digest_size=12).hexdigest()
+        version = _Version(str(row.get("updated_at") or ""), digest)
+        before = self._before.get(key, NEVER)
         told = hash((key, digest))
-        is_news = digest != self._before.get(key) and told not in self._told
+        is_older = "" < version.updated_at < before.updated_at
+        is_news = not is_older and digest != before.digest and told not in self._told
         self._told.add(told)
-        if str(row.get("updated_at") or "") >= self._from:
-            self._now[key] = digest
+        self._remember(key, before if is_older else version)
         return is_news
 
+    def _remember(self, key: str, version: "_Version") -> None:
+        if version.updated_at >= max(self._from, self._now.get(key, NEVER).updated_at):
+            self._now[key] = version
+
     def keep(self) -> None:
-        self._state["seen"] = self._now
+        self._state["seen"] = {key: str(version) for key, version in self._now.items()}
+
+
+class _Version(NamedTuple):
+    """updated_at: as ISO 8601 in UTC, so that text is in the order of time; empty where the row has none."""
+
+    updated_at: str
+    digest: str
+
+    @classmethod
+    def read(cls, told: str) -> "_Version":
+        """Of what an earlier sync remembered; one of old remembered the digest alone."""
+        updated_at, _, digest = told.rpartition(" ")
+        return cls(updated_at, digest)
+
+    def __str__(self) -> str:
+        return f"{self.updated_at} {self.digest}".lstrip()
+
+
+NEVER = _Version("", "")
 
 
 def wanted(row: Row) -> Row:

@@ -35,7 +35,7 @@ from loop_attentive.loop_api import APART, LONGEST_WINDOW, LoopApi, LoopAway, wi
 from loop_attentive.mirror import SourceFailed
 from loop_attentive.settings import Shop
 from loop_attentive.source import Source
-from loop_attentive.sync import Landed, SyncFailed, sync
+from loop_attentive.sync import Landed, SyncFailed, _Seen, sync
 from loop_attentive.sync_operators import SyncOperator, alone, first_moment, loop_api
 from loop_attentive.sync_operators import landing as landing_of
 from sandbox.loop import Loop, running_loop
@@ -456,6 +456,46 @@ def test_a_return_that_is_seen_in_two_states_is_what_it_was_last(
     sync(api, destination, SHOP, now=NOW)
     assert rows(warehouse, "SELECT id, state FROM loop.returns") == [("1", "closed")]
     assert rows(warehouse, "SELECT tracking_number FROM loop.returns__labels") == [("95",)]
+
+
+def test_a_list_that_lags_brings_no_older_version_over_the_one_that_was_landed(
+    loop: Loop, api: LoopApi, destination: Any, warehouse: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop.put(ret(1, NOW - 9 * MINUTE, state="closed"))
+    sync(api, destination, SHOP, now=NOW)
+    tell = loop._list
+
+    def tell_and_lag(query: dict[str, str]) -> Any:
+        answer = tell(query)
+        if query["state"] == "open":
+            answer["returns"].append(ret(1, NOW - 10 * MINUTE))
+        return answer
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "_list", tell_and_lag)
+        for minute in (1, 2):
+            assert sync(api, destination, SHOP, now=NOW + minute * MINUTE) == Landed()
+    assert rows(warehouse, "SELECT id, state FROM loop.returns") == [("1", "closed")]
+    loop.put(ret(1, NOW + MINUTE, state="expired"))
+    assert sync(api, destination, SHOP, now=NOW + 3 * MINUTE).returns == 1
+    assert rows(warehouse, "SELECT id, state FROM loop.returns") == [("1", "expired")]
+
+
+def test_what_an_older_version_of_the_sync_remembered_does_not_come_again(
+    loop: Loop, api: LoopApi, destination: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It remembered a digest, and no time."""
+    loop.put(ret(1, NOW - MINUTE))
+    loop.notices.append({"id": 1, "return_line_item_id": "i1", "created_at": (NOW - MINUTE).isoformat()})
+
+    def keep(seen: _Seen) -> None:
+        seen._state["seen"] = {key: version.digest for key, version in seen._now.items()}
+
+    with monkeypatch.context() as patched:
+        patched.setattr(_Seen, "keep", keep)
+        assert sync(api, destination, SHOP, now=NOW) == Landed(returns=1, notices=1)
+    for minute in (1, 2):
+        assert sync(api, destination, SHOP, now=NOW + minute * MINUTE) == Landed()
 
 
 def test_an_outage_of_half_a_year_is_made_up_for(
