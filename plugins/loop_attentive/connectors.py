@@ -291,10 +291,22 @@ class Layout:
         inner = fitted.sql(dialect=self._dialect, comments=False)
         sql = f"SELECT {', '.join(yielded)} FROM ({inner}) AS source_rows"  # noqa: S608
         query = Query(sql, yielded, told, is_whole, of_two_clocks, tables=_read_by(fitted))
+        if of_two_clocks:
+            self._try_out(query, table)
         if table == "transactions" and self.shop.stripe:
             only, parameters = self._linked(told)
             return replace(query, only=only, parameters=parameters)
         return query
+
+    def _try_out(self, query: Query, table: str) -> None:
+        """Raises NeedsMending where the times of two connectors' tables are of types that cannot be compared."""
+        where = f"include/sql/{cast(Path, self._file(table)).relative_to(BESIDE.parent)}"
+        if self.columns_of(f"SELECT * FROM ({query.sql}) AS tried WHERE 1 = 0", where) is None:  # noqa: S608
+            raise NeedsMending(
+                f"{where} does not run in the warehouse of connection {self.shop.warehouse}: have each time in "
+                f"{', '.join(sorted(map(self.called, query.tables)))} be a timestamp, by a view that casts it where it "
+                "lands as text, for that compares with no time (docs/connectors.md tells what else an engine may lack)."
+            )
 
     def is_beside(self, table: str) -> bool:
         """Whether the SELECT of a canonical table reads another connector's tables beside Loop's."""

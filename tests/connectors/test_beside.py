@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from loop_attentive.errors import NeedsMending
 from tests.connectors import Row, Tables, land, settings
 from tests.floor import DAY, HOUR, T0, Floor
 
@@ -186,16 +187,33 @@ def test_shopifys_tables_that_are_added_later_tell_of_returns_that_were_read_bef
     assert floor.judge_again(at) == 1
 
 
+def complete_orders(floor: Floor) -> None:
+    """Beside the canonical tables each column must be there."""
+    for column in ("_fivetran_deleted", "billing_address_phone", "email", "shipping_address_phone"):
+        floor.conn.execute(f'ALTER TABLE shopify."order" ADD COLUMN {column} text')
+
+
 def test_a_restock_that_the_table_tells_itself_counts_beside_shopify(floor: Floor, warehouse: sa.Engine) -> None:
     floor.settings(shopify={"schema": "shopify"})
     land(floor.engine, shopify("rest", T0 - DAY, 0))
-    for column in ("_fivetran_deleted", "billing_address_phone", "email", "shipping_address_phone"):
-        floor.conn.execute(f'ALTER TABLE shopify."order" ADD COLUMN {column} text')
+    complete_orders(floor)
     floor.ret("1", created_at=T0 - DAY)
     floor.item("1", "9", out_of_stock=True)
     floor.start()
     floor.item("1", "9", out_of_stock=True, restocked_at=T0 + 30 * HOUR)
     assert [event.event_type for event in floor.run(T0 + 31 * HOUR)] == ["Loop Out Of Stock Resolved"]
+
+
+@pytest.mark.parametrize("table", ["returns", "exchange_items"])
+def test_times_in_text_beside_shopifys_are_named_before_anything_is_read(floor: Floor, table: str) -> None:
+    """PostgreSQL compares text with no time."""
+    floor.settings(shopify={"schema": "shopify"})
+    land(floor.engine, shopify("rest", T0 - DAY, 0))
+    complete_orders(floor)
+    floor.conn.execute(f"ALTER TABLE loop.{table} ALTER COLUMN synced_at TYPE text")
+    told = rf"beside/shopify/{table}\.sql does not run .* each time in loop\.{table}, .*shopify\..* be a timestamp"
+    with pytest.raises(NeedsMending, match=told):
+        floor.look(T0)
 
 
 ITEM = {"exchange_id": "9", "out_of_stock": True, "variant_id": "52"}
