@@ -3,6 +3,8 @@
 from datetime import timedelta
 from typing import Any
 
+import pytest
+
 from tests.floor import DAY, HOUR, T0, Floor
 
 EXPIRED = "Loop Return Expired"
@@ -101,6 +103,20 @@ def test_by_status_one_that_was_opened_again_or_deleted_since_is_not_told(floor:
     floor.ret("reopened", state="open")
     floor.ret("deleted", is_deleted=True)
     assert floor.run(T0 + 2 * HOUR, EXPIRED) == []
+
+
+@pytest.mark.parametrize("expires_as_it_comes_back", [False, True])
+def test_by_status_what_changed_while_it_was_deleted_is_not_told_when_it_comes_back(
+    floor: Floor, expires_as_it_comes_back: bool
+) -> None:
+    floor.ret(created_at=T0 - DAY)
+    floor.start()
+    floor.ret(is_deleted=True)
+    floor.look(T0 + HOUR)
+    floor.ret(state="expired", is_deleted=not expires_as_it_comes_back)
+    assert floor.run(T0 + 2 * HOUR, EXPIRED) == []
+    floor.ret(is_deleted=False)
+    assert floor.run(T0 + 3 * HOUR, EXPIRED) == []
 
 
 def test_it_is_said_once_whichever_way_it_came_and_however_often_it_flaps(floor: Floor) -> None:
