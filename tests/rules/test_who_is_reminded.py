@@ -3,6 +3,8 @@
 from datetime import datetime
 from typing import Any
 
+import pytest
+
 from tests.floor import DAY, HOUR, T0, Floor
 
 LOOK = T0 + 40 * DAY
@@ -142,6 +144,28 @@ def test_shipped_is_sticky_while_a_label_waits_for_its_return_and_over_its_carri
     floor.look(LOOK - HOUR)
     row("changed carrier since", "Z", "in_transit")
     assert floor.run(LOOK, *BY_AGE) == []
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_shipped_is_sticky_also_where_only_a_row_tells_it_that_comes_after_a_newer_one(
+    floor: Floor, waits: bool
+) -> None:
+    def appear() -> None:
+        for return_id in ("late", "never"):
+            floor.ret(return_id, labels_enabled=True, created_at=LOOK - 22 * DAY)
+
+    floor.start()
+    for return_id in ("late", "never"):
+        floor.label(return_id, return_id, carrier="UPS", status="new", updated_at=LOOK - 3 * HOUR)
+    if not waits:
+        appear()
+    floor.look(LOOK - 2 * HOUR)
+    floor.label("late", "late", carrier="USPS", status="in_transit", updated_at=LOOK - 4 * HOUR)
+    assert floor.look(LOOK - HOUR).changed == 0
+    floor.conn.execute("DELETE FROM loop.labels WHERE return_id = 'late'")
+    appear()
+    assert {event.return_id for event in floor.run(LOOK, *BY_AGE)} == {"never"}
+    assert floor.one("SELECT carrier, tracking_status FROM mirror_label WHERE number = 'LATE'") == ("UPS", "new")
 
 
 def test_shipped_is_sticky_over_a_cancellation_that_is_taken_back(floor: Floor) -> None:

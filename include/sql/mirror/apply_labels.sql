@@ -1,5 +1,5 @@
 -- Brings the mirror's labels to what was read; a label whose return is not held yet waits for it. Where something newer has
--- been read since, what waited tells only whether it was ever shipped.
+-- been read, a row tells only whether the label was ever shipped.
 CREATE TEMP TABLE label_waited ON COMMIT DROP AS
 SELECT r.*
 FROM mirror_waiting AS w
@@ -68,6 +68,16 @@ FROM (
 ) AS once
 WHERE l.return_id = once.return_id AND l.number = once.number;
 
+-- Also where what waits is newer, and stays.
+UPDATE mirror_waiting AS w
+SET row_data = w.row_data || '{"ever_shipped": true}'
+FROM label_read AS l
+WHERE
+    (SELECT bool_or(r.ever_shipped AND NOT r.is_held) FROM label_read AS r)
+    AND l.ever_shipped AND NOT l.is_held
+    AND w.shop = %(shop)s AND w.source_table = 'labels' AND w.return_id = l.return_id AND w.subject = l.number
+    AND l.updated_at < w.updated_at;
+
 INSERT INTO mirror_waiting AS w (shop, source_table, return_id, subject, updated_at, waiting_since, row_data)
 SELECT
     %(shop)s, 'labels', l.return_id, l.number, l.updated_at, %(as_of)s,
@@ -95,6 +105,8 @@ FROM (
         m.number IS NULL AS is_new,
         s.number <> '' AND coalesce(m.first_status = 'canceled', false)
         AND s.tracking_status IS DISTINCT FROM 'canceled' AS is_revived,
+        -- what is held since the last look, and is from after it, is from the future: that hides nothing
+        ((s.updated_at >= m.updated_at) IS NOT FALSE OR m.updated_at > %(last_looks_end)s) IS NOT TRUE AS is_late,
         s.ever_shipped AND NOT m.ever_shipped AS is_newly_shipped,
         coalesce(m.ever_shipped, false) AS was_shipped,
         -- a first status where there was none is no update; none where there was one is unknown, as it was told
@@ -134,12 +146,20 @@ FROM (
             AND (l.created_at = s.created_at) IS NOT FALSE
         LIMIT 1
     ) AS n ON true
-    WHERE
-        s.is_held
-        -- what is held since the last look, and is from after it, is from the future: that hides nothing
-        AND ((s.updated_at >= m.updated_at) IS NOT FALSE OR m.updated_at > %(last_looks_end)s)
+    WHERE s.is_held
 ) AS compared
-WHERE is_new OR is_moved OR is_newly_shipped OR fields <> '{}';
+WHERE is_newly_shipped OR (NOT is_late AND (is_new OR is_moved OR fields <> '{}'));
+
+-- A row that is older than what is held tells nothing else. As a rule there is none, and nothing is looked for.
+WITH late AS (
+    DELETE FROM label_in WHERE is_late RETURNING return_id, number
+)
+UPDATE mirror_label AS m
+SET ever_shipped = true
+FROM late AS l
+WHERE
+    (SELECT bool_or(r.is_late) FROM label_in AS r)
+    AND m.shop = %(shop)s AND m.return_id = l.return_id AND m.number = l.number;
 
 -- Of several that may be the one seen without a number, that is which is dated like it; the others are new labels.
 UPDATE label_in AS l
