@@ -359,6 +359,29 @@ def test_a_time_zone_that_is_put_right_leaves_no_newer_row_out(floors: Callable[
     assert read(floor, T0 + 6 * HOUR) == 3, "by its cursor again"
 
 
+@pytest.mark.parametrize("times", ["timestamp", "timestamptz"])
+def test_what_changes_as_a_time_zone_is_put_right_but_has_no_newer_updated_at_is_timed_by_the_look(
+    floors: Callable[..., Floor], times: str
+) -> None:
+    floor = floors(times=times, time_zone="America/New_York")
+    at = dict.fromkeys(("updated_at", "synced_at"), "2026-02-22 11:00+00")
+    for return_id, number in (("1", "1Z1"), ("2", None)):
+        floor.ret(return_id, created_at="2026-02-20 09:00+00", **at)
+        floor.label(return_id, number, status="new", **at)
+    floor.item(out_of_stock=False, **at)
+    floor.start()
+    floor.settings(time_zone="UTC")
+    floor.ret(state="closed")
+    floor.label(status="in_transit")
+    floor.renumber_label("2", number="1Z2")
+    floor.item(out_of_stock=True)
+    changes = ("Return Status Updated", "Label Updated", "Label Created", "Exchange Out Of Stock")
+    told = floor.run(T0 + HOUR, *(f"Loop {name}" for name in changes))
+    assert {e.event_type.removeprefix("Loop "): (e.occurred_at, e.status) for e in told} == dict.fromkeys(
+        changes, (T0 + HOUR, "pending")
+    )
+
+
 def test_a_time_zone_and_a_schema_that_are_put_right_at_once_leave_no_newer_row_out(
     floors: Callable[..., Floor],
 ) -> None:

@@ -77,7 +77,7 @@ def look(
         db.script(cur, "mirror/stage", {})
         if is_anew := _is_of_another_zone(cur, shop):
             log.info("The shop's time_zone has changed: the source is read anew.")
-            db.script(cur, "mirror/forget_moves", {"shop": shop.name})
+            db.script(cur, "mirror/forget_moves", {"shop": shop.name, "time_zone": shop.time_zone})
         tables = [table for table in canonical.TABLES if table.name not in absent]
         cursors = {table.name: _cursor(cur, origin, table, is_anew=is_anew) for table in tables}
         seen = _take_in(conn, cur, origin, cursors, as_of, said_no, whole=whole)

@@ -2,7 +2,8 @@
 -- share a transaction that will be rolled back, when the next one begins.
 DROP TABLE IF EXISTS
     staged_returns, staged_labels, staged_exchange_items, staged_transactions, too_old, return_in, label_waited, label_read,
-    label_in, item_waited, item_read, item_in, episode_of, transaction_waited, transaction_read, transaction_in, forgotten;
+    label_in, item_waited, item_read, item_in, episode_of, transaction_waited, transaction_read, transaction_in, forgotten,
+    held_move;
 
 CREATE TEMP TABLE staged_returns (
     return_id text, state text, status text, outcome text, order_name text, customer_email text, customer_phone text,
@@ -29,3 +30,6 @@ CREATE TEMP TABLE staged_transactions (
 
 -- Returns that are too old for the mirror: their children are not waited for.
 CREATE TEMP TABLE too_old (return_id text) ON COMMIT DROP;
+
+-- When what is held last changed, as either zone reads it, where the shop has another one than at its last look.
+CREATE TEMP TABLE held_move (source_table text, return_id text, subject text, updated_at timestamptz) ON COMMIT DROP;
