@@ -1,11 +1,12 @@
 """The steps as Airflow sees them: the connections that they work by."""
 
 import asyncio
+import gc
 import json
 import os
 import traceback
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import MappingProxyType, SimpleNamespace
 from typing import Any
 from urllib.parse import quote
@@ -15,7 +16,7 @@ import pytest
 import sqlalchemy as sa
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, Connection
-from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from airflow.sdk.exceptions import AirflowFailException, AirflowRescheduleException, AirflowSkipException
 
 from loop_attentive import db, decisions, people, settings
 from loop_attentive.attentive import AttentiveHook, account
@@ -136,18 +137,37 @@ def test_a_sender_tells_of_the_account_for_every_shop_of_its_connection(
     assert accounts == {"default": ACCOUNT, "same": ACCOUNT, "other": None}
 
 
-def test_a_run_to_which_attentive_gave_nothing_but_errors_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It has come back until half an hour had passed; green it would tell nobody, and its events would expire."""
+@pytest.mark.parametrize(
+    ("first_put_off", "ends", "told"),
+    [
+        (None, AirflowRescheduleException, ""),
+        (HOUR / 12, AirflowRescheduleException, ""),
+        (HOUR, AirflowFailException, "no request of this run"),
+    ],
+)
+def test_a_sender_to_which_attentive_gives_nothing_but_errors_comes_back_for_half_an_hour_and_fails(
+    connections: None,
+    monkeypatch: pytest.MonkeyPatch,
+    first_put_off: timedelta | None,
+    ends: type[Exception],
+    told: str,
+) -> None:
+    """However often it has come back; green it would tell nobody, and its events would expire."""
+    now = datetime.now(UTC)
 
     async def deliver(_: SendOperator, __: Any) -> Delivered:
-        later = datetime.now(UTC) + HOUR
-        return Delivered({"failed": 20}, 20, 20, later, "Attentive fails", True, False, frozenset())
+        return Delivered({"failed": 20}, 20, 20, now + HOUR / 60, "Attentive fails", True, False, frozenset())
 
     monkeypatch.setattr(SendOperator, "deliver", deliver)
+    monkeypatch.setattr(settings, "shop", lambda name: Shop(name=name))
+    since = first_put_off and now - first_put_off
+    task = SimpleNamespace(get_first_reschedule_date=lambda _: since)
     send = SendOperator(task_id="send", shop="default", batch={})
-    send.began_at = datetime.now(UTC) - HOUR
-    with pytest.raises(AirflowFailException, match="no request of this run"):
-        asyncio.run(send.aexecute(CONTEXT))
+    try:
+        with pytest.raises(ends, match=told):
+            send.execute(CONTEXT | {"ti": task})
+    finally:
+        gc.unfreeze()  # what a sender's own process need not look at
 
 
 # ── What a run says of itself ───────────────────────────────────────────────
