@@ -115,15 +115,32 @@ def test_nothing_is_left_that_tells_who_they_were(floor: Floor) -> None:
     assert set(hashes) == {(None, None)}
 
 
+def as_the_document_says_of_a_shop_that_is_gone(floor: Floor) -> None:
+    [statements] = re.findall(r"```sql\n(DELETE.*?)```", PRIVACY.read_text(encoding="utf-8"), re.DOTALL)
+    floor.conn.execute(statements.replace("'gone'", "'default'"))
+
+
 def test_what_the_document_says_of_a_shop_that_is_gone_leaves_nobodys_contact(floor: Floor) -> None:
     a_life(floor)
     floor.conn.execute("UPDATE event SET status = 'sending' WHERE return_id = '2'")  # its sender died
-    [statements] = re.findall(r"```sql\n(DELETE.*?)```", PRIVACY.read_text(encoding="utf-8"), re.DOTALL)
-    floor.conn.execute(statements.replace("'gone'", "'default'"))
+    as_the_document_says_of_a_shop_that_is_gone(floor)
     assert found_anywhere(floor.conn, *CANARIES, "4155552699") == []
     assert floor.conn.execute("SELECT DISTINCT phone_hash, email_hash FROM event").fetchall() == [(None, None)]
     assert floor.outcomes(CREATED)["7"] == ("suppressed", "discarded")
     assert floor.outcomes(CREATED)["5"] == ("accepted", None)
+
+
+def test_a_shop_that_was_gone_and_comes_back_knows_what_is_shipped(floor: Floor) -> None:
+    """Its look reads again what nobody has touched since: labels, too."""
+    floor.ret("1", created_at=T0, updated_at=T0, labels_enabled=True)
+    floor.label("1", status="in_transit", created_at=T0, updated_at=T0)
+    floor.ret("2", created_at=T0, updated_at=T0, labels_enabled=True)
+    floor.label("3", created_at=T0 + DAY, updated_at=T0 + DAY)  # beyond which the cursor reads
+    floor.start(T0 + DAY)
+    as_the_document_says_of_a_shop_that_is_gone(floor)
+    floor.ret("1", order_name="#1002", updated_at=T0 + 21 * DAY)
+    floor.run(T0 + 22 * DAY, "Loop Return Expiring")
+    assert floor.outcomes("Loop Return Expiring") == {"2": ("pending", None)}
 
 
 def test_the_fact_that_events_existed_stays_and_other_people_are_left_alone(floor: Floor) -> None:
