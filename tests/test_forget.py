@@ -573,7 +573,22 @@ def test_nobody_is_sent_anything_that_would_bring_them_back(floor: Floor) -> Non
     tell(book, story)
 
 
-@pytest.mark.parametrize("status", [401, 403, 400])
+@pytest.mark.parametrize(("status", "taken_before"), [(400, 0), (422, 1), (404, 2)])
+def test_one_that_attentive_refuses_keeps_nobody_else_from_being_deleted(
+    floor: Floor, standin: Standin, status: int, taken_before: int
+) -> None:
+    a_life(floor)
+    standin.faults += [
+        Fault(count=taken_before, endpoint=DELETE_REQUEST),
+        Fault(status=status, count=1, endpoint=DELETE_REQUEST),
+    ]
+    forgets(floor, PHONE, "+14155552699", deletion=deletion(standin))
+    asked = [{"subjectPhone": PHONE}, {"subjectPhone": "+14155552699"}, {"subjectEmail": EMAIL}]
+    assert standin.deletions == [who for place, who in enumerate(asked) if place != taken_before]
+    assert found_anywhere(floor.conn, *CANARIES, "4155552699") == []
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 307])
 def test_when_attentive_does_not_take_it_everything_can_be_done_again(
     floor: Floor, standin: Standin, status: int
 ) -> None:
@@ -678,6 +693,10 @@ def test_the_command(floor: Floor, standin: Standin, tmp_path: Path) -> None:
 
     again = run(tmp_path, b"4155552671\n", "--shop", "default", **connections)
     assert (again.returncode, len(standin.deletions)) == (0, 2)
+    standin.faults.append(Fault(status=400, count=1, endpoint=DELETE_REQUEST))
+    refused = run(tmp_path, b"4155552671\n4155552699\n", "--delete-at-attentive", **connections)
+    assert (refused.returncode, len(standin.deletions)) == (1, 3)
+    assert "Attentive refused to delete 1 more (HTTP 400" in refused.stderr
     nobody = run(tmp_path, b"4155552671\n", "--shop", "nobody", **connections)
     assert (nobody.returncode, nobody.stdout) == (1, "")
     assert nobody.stderr.endswith("There is no shop nobody: include/shops.yaml has default.\n")

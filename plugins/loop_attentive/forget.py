@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any
 
 import psycopg
@@ -134,11 +135,13 @@ def _complete(conn: psycopg.Connection[Any], work: removal.Work) -> None:
 class Deletion:
     """Asks Attentive to delete people, once for each contact and account.
 
-    transports: by shop, not yet entered.
+    transports: by shop, not yet entered. asked, refused: contacts by account, as Attentive answered.
     """
 
     def __init__(self, transports: Mapping[str, AttentiveTransport]) -> None:
         self.asked: defaultdict[str, set[str]] = defaultdict(set)
+        self.refused: defaultdict[str, set[str]] = defaultdict(set)
+        self.why_refused: str | None = None
         self._transports = transports
 
     def before_removal(self, given: Mapping[str, set[str]]) -> removal.BeforeRemoval:
@@ -149,26 +152,42 @@ class Deletion:
         return ask
 
     async def _ask(self, transport: AttentiveTransport, their_contacts: set[str]) -> None:
-        asked = self.asked[transport.account]
+        asked, refused = self.asked[transport.account], self.refused[transport.account]
         async with transport:
-            for contact in sorted(their_contacts - asked):
-                await self._ask_for_one(transport, contact)
-                asked.add(contact)
+            for contact in sorted(their_contacts - asked - refused):
+                answer = await self._answer(transport, contact)
+                if answer.outcome == "accepted":
+                    asked.add(contact)
+                elif _is_about_the_contact(answer, is_first=not asked and not refused):
+                    refused.add(contact)
+                    self.why_refused = answer.error
+                else:
+                    raise self._not_asked(answer)
 
-    async def _ask_for_one(self, transport: AttentiveTransport, contact: str) -> None:
+    async def _answer(self, transport: AttentiveTransport, contact: str) -> Answer:
         for attempt in range(ATTEMPTS):
             answer = await transport.delete_person("subjectEmail" if "@" in contact else "subjectPhone", contact)
-            if answer.outcome == "accepted":
-                return
             if answer.outcome not in ("throttled", "failed", "unknown", "not sent"):
                 break
             await asyncio.sleep(_pause(answer, attempt))
-        raise NotAsked(
-            f"Attentive was asked to delete {sum(map(len, self.asked.values()))} contacts and did not take the next "
+        return answer
+
+    def _not_asked(self, answer: Answer) -> NotAsked:
+        return NotAsked(
+            f"Attentive was asked to delete {_count(self.asked)} contacts and did not take the next "
             f"({answer.error}): does its API key have the scope privacy_requests:write? They get nothing any more, but "
             "what is held of them is not removed yet. Run this again with the same contacts, and before the next look: "
             "that removes it, and with it what tells who shares a return with them and should be deleted too."
         )
+
+
+def _is_about_the_contact(answer: Answer, *, is_first: bool) -> bool:
+    """Whether the next one may fare better: a first request that finds nobody has come to the wrong host."""
+    return answer.outcome == "rejected" or (answer.http_status == HTTPStatus.NOT_FOUND and not is_first)
+
+
+def _count(contacts_by_account: Mapping[str, set[str]]) -> int:
+    return sum(map(len, contacts_by_account.values()))
 
 
 def _pause(answer: Answer, attempt: int) -> float:
@@ -200,7 +219,8 @@ def run(shop: str | None, delete_at_attentive: bool) -> int:
         removed = forget(conn, shops, given, who=commands.user(), why="make forget", deletion=deletion)
     tell(given, removed, deletion)
     unusable = tell_unusable(found)
-    return int(unusable or any(one.on_their_way for one in removed.values()))
+    refused = deletion is not None and any(deletion.refused.values())
+    return int(unusable or refused or any(one.on_their_way for one in removed.values()))
 
 
 def know_accounts(conn: psycopg.Connection[Any], shops: Mapping[str, Shop]) -> dict[str, AttentiveTransport]:
@@ -228,7 +248,14 @@ def tell(given: Mapping[str, set[str]], removed: Mapping[str, removal.Removed], 
     for name, one in removed.items():
         print(f"Shop {name}: {len(given.get(name, ()))} contacts given, {one}.")
     if deletion:
-        print(f"Attentive was asked to delete {sum(map(len, deletion.asked.values()))} contacts.")
+        print(f"Attentive was asked to delete {_count(deletion.asked)} contacts.")
+    if deletion and (refused := _count(deletion.refused)):
+        print(
+            f"Attentive refused to delete {refused} more ({deletion.why_refused}). They get nothing any more, and what "
+            "was held of them is removed. Run this again with the same contacts, which asks for these once more, or "
+            "delete them at Attentive by hand; who only shared a return with another is not known here any more.",
+            file=sys.stderr,
+        )
     if any(one.on_their_way for one in removed.values()):
         print("Some requests are still on their way: run this again with the same contacts.", file=sys.stderr)
 
