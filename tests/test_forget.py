@@ -545,6 +545,21 @@ def test_two_shops_of_one_account_ask_once(floor: Floor, standin: Standin) -> No
     assert standin.deletions == [{"subjectPhone": PHONE}]
 
 
+def test_who_shares_a_return_in_another_shop_of_the_account_is_deleted_by_the_connection_of_the_chosen_one(
+    floor: Floor, standin: Standin
+) -> None:
+    shops = {name: Shop(name=name) for name in ("default", "eu")}
+    asking = deletion(standin, "default")
+    ret(floor, "1", created_at=T0)
+    for name in ("eu", "default"):
+        floor.settings(name=name)
+        floor.start(T0)
+        floor.conn.execute("DELETE FROM loop.returns")
+    people.know_account(floor.conn, shops, AttentiveTransport(Endpoint(standin.url, KEY)).account)
+    forget.forget(floor.conn, shops, {"default": {PHONE}}, who="ada", why="test", deletion=asking)
+    assert standin.deletions == [{"subjectPhone": PHONE}, {"subjectEmail": EMAIL}]
+
+
 def test_nobody_is_sent_anything_that_would_bring_them_back(floor: Floor) -> None:
     floor.start(T0)
     for number in "12":

@@ -106,7 +106,7 @@ def forget(
     for name in _same_account(conn, given):
         if name in shops and name not in works:
             works[name] = removal.Work(shops[name])
-    before_removal = deletion.before_removal(given) if deletion else None
+    before_removal = deletion.before_removal(given, _accounts(conn)) if deletion else None
     try:
         removal.remove(conn, list(works.values()), patience=patience, before_removal=before_removal)
     finally:
@@ -118,6 +118,10 @@ def forget(
 def _same_account(conn: psycopg.Connection[Any], names: Iterable[str]) -> list[str]:
     rows = conn.execute(db.sql("people/same_account"), {"shops": list(names)})
     return [row[0] for row in rows]
+
+
+def _accounts(conn: psycopg.Connection[Any]) -> dict[str, str | None]:
+    return dict(conn.execute("SELECT shop, account FROM shop").fetchall())
 
 
 def _complete(conn: psycopg.Connection[Any], work: removal.Work) -> None:
@@ -144,9 +148,15 @@ class Deletion:
         self.why_refused: str | None = None
         self._transports = transports
 
-    def before_removal(self, given: Mapping[str, set[str]]) -> removal.BeforeRemoval:
+    def before_removal(
+        self, given: Mapping[str, set[str]], accounts: Mapping[str, str | None]
+    ) -> removal.BeforeRemoval:
+        """accounts: by shop, as the ledger knows them; a shop's own connection need not be here."""
+        by_account = {transport.account: transport for transport in self._transports.values()}
+
         def ask(shop: Shop, who: SaidNo) -> None:
-            if transport := self._transports.get(shop.name):
+            transport = self._transports.get(shop.name) or by_account.get(accounts.get(shop.name) or "")
+            if transport:
                 asyncio.run(self._ask(transport, given.get(shop.name, set()) | set(who.shares.values())))
 
         return ask
