@@ -78,6 +78,8 @@ def look(
         if is_anew := _is_of_another_zone(cur, shop):
             log.info("The shop's time_zone has changed: the source is read anew.")
             db.script(cur, "mirror/forget_moves", {"shop": shop.name, "time_zone": shop.time_zone})
+        elif is_anew := _reaches_further_back(cur, shop, as_of):
+            log.info("The shop's mirror_days were raised: the source is read anew.")
         tables = [table for table in canonical.TABLES if table.name not in absent]
         cursors = {table.name: _cursor(cur, origin, table, is_anew=is_anew) for table in tables}
         seen = _take_in(conn, cur, origin, cursors, as_of, said_no, whole=whole)
@@ -154,14 +156,15 @@ def _rules() -> dict[str, list[Any]]:
 
 
 def _recent_whole_look(cur: psycopg.Cursor[Any], origin: Source, now: datetime) -> Look | None:
-    """One of the same source, read as it is now, by the same zone, that every rule's version has seen: the cursors are
-    those of the source that was looked at last.
+    """One of the same source, read as it is now, by the same zone and as far back, that every rule's version has seen:
+    the cursors are those of the source that was looked at last.
     """
     row = cur.execute(
         db.sql("mirror/recent_whole_look"),
         {
             "shop": origin.shop.name, "since": now - SHARED_LOOK, "source": origin.identity,
-            "told_by": origin.told_by, "time_zone": origin.shop.time_zone, **_rules(),
+            "told_by": origin.told_by, "time_zone": origin.shop.time_zone, "horizon": _horizon(origin.shop, now),
+            **_rules(),
         },
     ).fetchone()  # fmt: skip
     return Look(*row) if row else None
@@ -231,13 +234,19 @@ def _is_of_another_zone(cur: psycopg.Cursor[Any], shop: Shop) -> bool:
     return bool(db.scalar(cur, query, (shop.time_zone, shop.name)))
 
 
+def _reaches_further_back(cur: psycopg.Cursor[Any], shop: Shop, as_of: datetime) -> bool:
+    """Whether the last look held nothing of some time from which this one holds returns."""
+    query = "SELECT bool_or(horizon > %s) FROM source_cursor WHERE shop = %s"
+    return bool(db.scalar(cur, query, (_horizon(shop, as_of), shop.name)))
+
+
 @dataclass
 class _Known:
     """A table's cursor, and as_of and end of the completed look before this one (None: none at this source).
 
     stock_is_news: that look could not tell what is restocked. A table is read whole after the shop's time_zone was
-    changed, and when it tells more than it did, such as the phones of Shopify, or is read from one more table of the
-    warehouse: rows that were passed over may tell it.
+    changed or its mirror_days raised, and when it tells more than it did, such as the phones of Shopify, or is read
+    from one more table of the warehouse: rows that were passed over may tell it.
     """
 
     cursor: Cursor
@@ -468,6 +477,7 @@ def _move_cursors(
                 "newest_synced_at": cursor.newest_synced_at, "has_rows": cursor.has_rows,
                 "tells_shipped": cursor.tells_shipped and "status" in told,
                 "told": told, "told_by": origin.told_by, "time_zone": origin.shop.time_zone,
+                "horizon": _horizon(origin.shop, as_of),
             },
         )  # fmt: skip
 

@@ -1,0 +1,1 @@
+ALTER TABLE loop_attentive.source_cursor DROP COLUMN horizon;
