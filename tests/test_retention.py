@@ -79,6 +79,24 @@ def test_what_is_gone_is_never_made_to_be_sent_again(floor: Floor, own_time: boo
     assert count(floor, "purged_key") == (0 if own_time else 1)
 
 
+@pytest.mark.parametrize("created_at", [T0 + DAY, None])
+def test_a_label_that_got_its_number_with_a_touch_is_not_made_again_by_another(
+    floor: Floor, created_at: datetime | None
+) -> None:
+    label_created = "Loop Label Created"
+    floor.ret("1", created_at=created_at, updated_at=T0 + DAY)
+    floor.label("1", None, status="pending", updated_at=T0 + DAY)
+    floor.run(T0 + DAY + HOUR)
+    floor.renumber_label("1", number="1Z1", status="new", updated_at=T0 + 2 * DAY)
+    assert [event.status for event in floor.run(T0 + 2 * DAY + HOUR, label_created)] == ["pending"]
+    floor.set_status("accepted", None)
+    purge(floor)
+    floor.look(LATER - DAY)  # by now it has left the mirror too
+    floor.ret("1", updated_at=LATER)
+    floor.label("1", "1Z1", updated_at=LATER)
+    assert floor.run(LATER, label_created) == []
+
+
 def test_a_reminder_is_not_sent_again_after_it_was_purged(floors: Callable[..., Floor]) -> None:
     """It is never late, so its key has to be known."""
     expired = "Loop Return Expired"

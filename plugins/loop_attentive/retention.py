@@ -31,6 +31,11 @@ RUNS_AT_ONCE = 100
 
 LONGEST = timedelta(minutes=10)
 
+NEVER_AGAIN = [*REMINDERS, "Loop Label Created"]
+"""Types whose keys stay, though their events have a time of their own: a reminder is never late, and a label that was
+touched when it got its number has the time of another touch when it is found again.
+"""
+
 
 @dataclass(frozen=True)
 class Purged:
@@ -73,7 +78,7 @@ def _purge(
         if time.monotonic() >= until:
             return Purged(events, attempts, is_all=False)
         began_at = time.monotonic()
-        asked = {"event_ids": event_ids, "horizon": horizon, "reminders": REMINDERS}
+        asked = {"event_ids": event_ids, "horizon": horizon, "never_again": NEVER_AGAIN}
         row = conn.execute(db.sql("retention/purge"), asked).fetchone()
         gone, tried = cast(tuple[int, int], row)
         events, attempts = events + gone, attempts + tried

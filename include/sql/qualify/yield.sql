@@ -2,8 +2,8 @@
 -- without a time of its own and first seen with a return of more than a month ago, which the mirror did not hold till then
 -- (mirror_days was raised, or it was touched again): nobody looked at it before. After a restore also what was timed by a
 -- touch, where the look before is from before that: it may have happened, and been told, long before it was touched.
--- Known is also what has been purged, where its own time would not make it late (no time of its own, or a reminder): it is
--- never made again.
+-- Known is also what has been purged, where its own time would not make it late (none, that of a touch, or a reminder): it
+-- is never made again.
 -- The text of the event's own file stands in for the name in braces.
 INSERT INTO candidate
 SELECT
@@ -38,7 +38,7 @@ LEFT JOIN LATERAL (
 LEFT JOIN LATERAL (
     SELECT p.key_hash
     FROM purged_key AS p
-    WHERE (due.timed_by IN ('seen', 'first_sight') OR %(reminder)s) AND p.key_hash = key_hash(%(shop)s, %(event_type)s, due.key)
+    WHERE (due.timed_by <> 'itself' OR %(reminder)s) AND p.key_hash = key_hash(%(shop)s, %(event_type)s, due.key)
     LIMIT 1
 ) AS purged ON true
 WHERE

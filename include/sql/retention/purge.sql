@@ -31,7 +31,7 @@ keys AS (
     INSERT INTO purged_key (key_hash)
     SELECT key_hash(shop, event_type, key)
     FROM old
-    WHERE own_time IS NOT TRUE OR event_type = ANY (%(reminders)s::text[]) -- reminders are never late
+    WHERE own_time IS NOT TRUE OR event_type = ANY (%(never_again)s::text[])
     ON CONFLICT DO NOTHING
 ),
 requests AS (
