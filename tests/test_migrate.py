@@ -60,6 +60,25 @@ def test_up_down_and_up_again(database: str) -> None:
     assert everything(database) == first
 
 
+def test_a_revision_that_knows_of_no_opt_out_and_no_stop_is_refused_while_there_is_one(database: str) -> None:
+    migrate(database)
+    decided = "INSERT INTO loop_attentive.decision (shop, action, decided_by, why) VALUES ('default', '{}', 'ann', '')"
+    with psycopg.connect(database, autocommit=True) as connection:
+        for known, put_right in (
+            ("INSERT INTO loop_attentive.opt_out VALUES ('default', 1, true)", "DELETE FROM loop_attentive.opt_out"),
+            (decided.format("stop"), decided.format("go on")),
+        ):
+            connection.execute(known)
+            with pytest.raises(NeedsMending, match="revision 0003 cannot know"):
+                migrate(database, "0003")
+            assert found(database) == NEEDED
+            migrate(database, "0004")
+            migrate(database)
+            connection.execute(put_right)
+    migrate(database, "0003")
+    assert found(database) == "0003"
+
+
 def test_migrating_twice_changes_nothing(ledger: str) -> None:
     with psycopg.connect(ledger) as connection:
         connection.execute("INSERT INTO loop_attentive.shop VALUES ('default', now())")

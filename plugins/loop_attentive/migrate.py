@@ -9,6 +9,7 @@ import argparse
 import logging
 import sys
 from pathlib import Path
+from typing import Any, cast
 
 import psycopg
 from alembic import command
@@ -18,7 +19,7 @@ from alembic.util import CommandError
 from sqlalchemy import NullPool, create_engine, text
 from sqlalchemy.exc import DBAPIError
 
-from loop_attentive import revision
+from loop_attentive import db, revision
 from loop_attentive.db import CONNECTION_ID, DatabaseAway, connect, refused
 from loop_attentive.db import conninfo as conninfo_of
 from loop_attentive.errors import NeedsMending
@@ -26,11 +27,15 @@ from loop_attentive.errors import NeedsMending
 SCHEMA = "loop_attentive"
 SCRIPTS = Path(__file__).parent / "migrations"
 
+KNOWS_WHO_SAID_NO = "0004"
+"""The first revision that has the list of those who said no, and the switch."""
+
 
 def migrate(conninfo: str, to: str = "head") -> None:
     """Migrate a database to a revision, to "head", or to "base" (nothing), in one transaction.
 
-    Raises NeedsMending when this code does not have the revision, or not the one that the database is at.
+    Raises NeedsMending when this code does not have the revision, or not the one that the database is at, and when it
+    would go back to one that cannot know who said no, though somebody did.
     """
     target = _revision(to)
     engine = create_engine("postgresql+psycopg://", creator=lambda: connect(conninfo), poolclass=NullPool)
@@ -40,9 +45,21 @@ def migrate(conninfo: str, to: str = "head") -> None:
         # A role that owns only this schema may not even say CREATE SCHEMA IF NOT EXISTS.
         if connection.scalar(text("SELECT to_regnamespace(:schema)"), {"schema": SCHEMA}) is None:
             connection.execute(text(f"CREATE SCHEMA {SCHEMA}"))
-        before = revision.found(connection.connection.driver_connection)  # type: ignore[arg-type]
+        ledger = cast(psycopg.Connection[Any], connection.connection.driver_connection)
+        before = revision.found(ledger)
         move = command.downgrade if target in _path_to(before) else command.upgrade
+        if before and target < KNOWS_WHO_SAID_NO <= before:
+            _refuse_to_forget(ledger, target)
         move(_config(connection=connection, schema=SCHEMA), target)
+
+
+def _refuse_to_forget(ledger: psycopg.Connection[Any], target: str) -> None:
+    """Raises NeedsMending while somebody said no, or a shop is stopped: an older version would send to them again."""
+    if db.scalar(ledger, db.sql("ledger/kept_from")):
+        raise NeedsMending(
+            f"People said no, or a shop is stopped, and revision {target} cannot know: they would be sent to again. Go "
+            f"back no further than {KNOWS_WHO_SAID_NO}, or to base, where the events are gone as well."
+        )
 
 
 def _config(**attributes: object) -> Config:
