@@ -38,6 +38,8 @@ PRIVACY = Path(__file__).parents[1] / "docs" / "privacy.md"
 
 OPTED_OUT = ("suppressed", "opted out")
 
+PAGES = {"tracking_url": "https://canary.example/1", "label_url": "https://canary.example/label/1"}
+
 
 def forgets(floor: Floor, *contacts: str, **options: Any) -> dict[str, removal.Removed]:
     """As the command does for one shop."""
@@ -196,6 +198,28 @@ def test_who_shares_a_return_is_found_in_the_ledger_too(floor: Floor) -> None:
     assert found_anywhere(floor.conn, *CANARIES) == []
 
 
+@pytest.mark.parametrize(
+    "spelt",
+    [
+        {"customer_phone": "415-555-2671 ext. 5", "customer_email": None},
+        {"customer_phone": "415-555-2671 or 415-555-2699", "customer_email": None},
+        {"customer_phone": None, "customer_email": f"Ann <{EMAIL}>"},
+        {"customer_phone": "n/a", "customer_email": f"{EMAIL}, bob@example.com"},
+    ],
+)
+def test_a_contact_that_is_spelt_so_that_nothing_can_be_sent_to_it(floor: Floor, spelt: dict[str, str | None]) -> None:
+    floor.start(T0)
+    ret(floor, "1", **spelt)
+    floor.label("1", "1Z", status="new", created_at=NOW - HOUR, **PAGES)
+    floor.run(NOW - HOUR)
+    assert found_anywhere(floor.conn, *CANARIES) != []
+    assert forgets(floor, PHONE, EMAIL)["default"].returns == 1
+    assert found_anywhere(floor.conn, *CANARIES) == []
+    ret(floor, "1", order_name="#canary-2", updated_at=NOW, **spelt)
+    floor.look(NOW)
+    assert found_anywhere(floor.conn, *CANARIES) == []
+
+
 def test_events_from_before_recipients_were_hashed(floor: Floor) -> None:
     floor.start(T0)
     ret(floor, "1")
@@ -217,9 +241,6 @@ def test_what_shows_only_a_contact_that_a_later_one_shows_to_be_theirs(floor: Fl
     forgets(floor, PHONE)
     assert floor.outcomes() == {"1": OPTED_OUT, "2": OPTED_OUT}
     assert found_anywhere(floor.conn, *CANARIES) == []
-
-
-PAGES = {"tracking_url": "https://canary.example/1", "label_url": "https://canary.example/label/1"}
 
 
 @pytest.mark.parametrize("gone", [{"is_deleted": True}, {"customer_phone": None, "customer_email": None}])

@@ -182,6 +182,19 @@ def test_who_shares_a_return_is_the_same_person_whatever_was_read_first(floor: F
     assert sent(floor) == {"4"}  # whose phone shares a return with an address that was only shared itself
 
 
+def test_a_contact_that_cannot_be_sent_to_tells_whose_a_return_is_but_is_itself_nobodys(floor: Floor) -> None:
+    """A switchboard's number is several people's."""
+    say_no(floor, EMAIL)
+    floor.start(T0)
+    ret(floor, "1", phone=OTHERS_PHONE, email=f"Ann <{EMAIL}>")
+    ret(floor, "2", phone=f"{PHONE} ext. 5", email=EMAIL)
+    ret(floor, "3", phone=OTHERS_PHONE)
+    ret(floor, "4", phone=PHONE)
+    floor.run(NOW, CREATED)
+    assert listed(floor) == {row_of(floor, EMAIL, True), row_of(floor, OTHERS_PHONE, False)}
+    assert floor.outcomes() == {"1": OPTED_OUT, "2": OPTED_OUT, "3": OPTED_OUT, "4": PENDING}
+
+
 def test_a_later_look_shows_who_they_are_and_what_is_held_already_goes(floor: Floor) -> None:
     floor.start(T0)
     say_no(floor, PHONE)

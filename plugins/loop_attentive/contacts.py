@@ -27,6 +27,9 @@ LONGEST_ADDRESS = 254
 LONGEST_PHONE = len("+") + 15
 """By E.164; the library holds longer ones valid in some countries, such as two that are written together."""
 
+BESIDE_AN_ADDRESS = re.compile(r"[\s<>()\[\]:;,\"']+")
+"""What parts an address from others, and from whatever else is written with it."""
+
 # How nearly every North American number is written, and what the library holds for a valid one of the United States.
 ORDINARY_AMERICAN = re.compile(r"(?P<code>\+?1)?[ .-]*\(?([2-9][0-9]{2})\)?[ .-]*([0-9]{3})[ .-]*([0-9]{4})")
 VALID_AMERICAN = re.compile(cast(Any, PhoneMetadata.metadata_for_region("US")).fixed_line.national_number_pattern)
@@ -58,8 +61,12 @@ def _of_anywhere(text: str, region: str) -> str | None:
         return None
     if number.extension or _is_stand_in(str(number.national_number)) or not phonenumbers.is_valid_number(number):
         return None
-    told = phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
+    told = _e164(number)
     return told if len(told) <= LONGEST_PHONE else None
+
+
+def _e164(number: phonenumbers.PhoneNumber) -> str:
+    return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
 
 
 def _is_stand_in(number: str) -> bool:
@@ -90,3 +97,13 @@ def _validated(address: str) -> str | None:
         return validate_email(address, check_deliverability=False).normalized
     except EmailNotValidError:
         return None
+
+
+def named(text: str, region: str) -> set[str]:
+    """The contacts within a text that cannot be sent to as it stands: one with an extension or a name, or several.
+
+    region: as for a phone. Whose they are can be told by them; nothing is ever sent to them.
+    """
+    phones = (match.number for match in phonenumbers.PhoneNumberMatcher(text, region))
+    emails = (email(word) for word in BESIDE_AN_ADDRESS.split(text) if "@" in word)
+    return {_e164(number) for number in phones} | {one for one in emails if one}

@@ -52,12 +52,18 @@ class SaidNo:
         return f"{len(self.given)} {sum(self.given)} {len(self.shared)} {sum(self.shared)}"
 
     def owns(self, phone: str | None, email: str | None) -> bool:
-        """Whether a return with this contact is one of theirs: then the other half of it is theirs too."""
-        contact = (phone and contacts.phone(phone, self._region), email and contacts.email(email))
-        hashed_contact = {hashed(one, self._key): one for one in contact if one}
-        if self.given.isdisjoint(hashed_contact):
-            return not self.shared.isdisjoint(hashed_contact)
-        shares = {one: text for one, text in hashed_contact.items() if one not in self.given}
+        """Whether a return with this contact is one of theirs: then the other half of it is theirs too.
+
+        One that is written so that nothing can be sent to it tells whose the return is, and is itself nobody's.
+        """
+        written = ((phone, phone and contacts.phone(phone, self._region)), (email, email and contacts.email(email)))
+        usable = {hashed(one, self._key): one for _, one in written if one}
+        unusable = [text for text, one in written if text and not one]
+        named = {hashed(one, self._key) for text in unusable for one in contacts.named(text, self._region)}
+        shown = usable.keys() | named
+        if self.given.isdisjoint(shown):
+            return not self.shared.isdisjoint(shown)
+        shares = {one: text for one, text in usable.items() if one not in self.given}
         self.found |= shares.keys() - self.shared
         self.shared |= shares.keys()
         self.shares |= shares
