@@ -140,8 +140,8 @@ def test_a_sender_tells_of_the_account_for_every_shop_of_its_connection(
 @pytest.mark.parametrize(
     ("first_put_off", "ends", "told"),
     [
-        (None, AirflowRescheduleException, ""),
-        (HOUR / 12, AirflowRescheduleException, ""),
+        (None, AirflowRescheduleException, None),
+        (HOUR / 12, AirflowRescheduleException, None),
         (HOUR, AirflowFailException, "no request of this run"),
     ],
 )
@@ -150,7 +150,7 @@ def test_a_sender_to_which_attentive_gives_nothing_but_errors_comes_back_for_hal
     monkeypatch: pytest.MonkeyPatch,
     first_put_off: timedelta | None,
     ends: type[Exception],
-    told: str,
+    told: str | None,
 ) -> None:
     """However often it has come back; green it would tell nobody, and its events would expire."""
     now = datetime.now(UTC)

@@ -54,7 +54,8 @@ WHEN_TOLD_TO_STOP = _points("unmark", "release")
 WHEN_CUT_OFF = _points("restoring")
 AT_THE_END = _points("came_to_nothing_but")
 SELDOM = (
-    *_points("by_key", "refused_before", "freshness", "still_due", "renew", "pace_now"),
+    *_points("by_key", "judge_reminders_again", "refused_before", "freshness", "still_due"),
+    *_points("renew", "pace_open", "pace_now"),
     *AT_THE_END,
     *WHEN_TOLD_TO_STOP,
     *WHEN_CUT_OFF,
@@ -62,7 +63,7 @@ SELDOM = (
 POINTS = (
     "database: connect",
     "inside a transaction",
-    *_points("judge_reminders_again", "transaction", "pace_open", "pace_take", "next_due"),
+    *_points("transaction", "pace_take", "next_due"),
     *UNDER_WAY,
     *SELDOM,
     *(AT_THE_END + WHEN_TOLD_TO_STOP) * 2,

@@ -224,7 +224,7 @@ WRONG_SENDERS = (
     Wrong(
         "sends again about money",
         sql("settle", ("WHEN d.money OR (d.outcome", "WHEN (d.outcome")),
-        1,
+        5,
         "about money",
     ),
     Wrong(
@@ -288,13 +288,13 @@ WRONG_SENDERS = (
     Wrong(
         "forgets what it did when its line broke",
         python((Ledger, "_restore", _nothing)),
-        14,
+        88,
         "was given up, and its process is well",
     ),
     Wrong(
         "sends what it marked long ago",
         python((delivery.Sender, "until_too_late", _an_hour)),
-        39,
+        33,
         "s after its mark",
     ),
     Wrong(
@@ -306,7 +306,7 @@ WRONG_SENDERS = (
     Wrong(
         "comes again at once after a 429",
         python((delivery.Sender, "_delay", _at_once), (Pace, "pause", _ignore)),
-        3,
+        5,
         "s after 429",
     ),
     Wrong(
@@ -318,7 +318,7 @@ WRONG_SENDERS = (
     Wrong(
         "comes again at once after a failure",
         python((delivery.Sender, "_delay", _at_once_when_failed)),
-        3,
+        5,
         "s after 50",
     ),
     Wrong(
@@ -378,19 +378,19 @@ WRONG_SENDERS = (
     Wrong(
         "sends again what starts no Journey any more",
         sql("mark", ("clock.now - e.sent_occurred_at >= %(journey)s::interval", "false")),
-        55,
+        322,
         "left again too late",
     ),
     Wrong(
         "does not hear an answer with which something odd came",
         python((Passage, "listen", _ignore)),
-        9,
+        28,
         "the ledger says unknown",
     ),
     Wrong(
         "does not hear of a lower limit",
         python((Pace, "heard", _ignore)),
-        8,
+        3,
         "were named",
     ),
     Wrong(
@@ -432,7 +432,7 @@ WRONG_SENDERS = (
     Wrong(
         "marks while nothing connects",
         python((delivery.Room, "for_marks", _whatever_is_connecting)),
-        51,
+        112,
         "was killed with",
     ),
     Wrong(
@@ -444,7 +444,7 @@ WRONG_SENDERS = (
     Wrong(
         "marks all that it has in hand",
         python((pace, "HORIZON", timedelta(seconds=0.9)), (delivery, "TOP_UP", 0.45), (delivery, "AHEAD", 1.0)),
-        31,
+        8,
         "was killed with",
     ),
     Wrong(
@@ -456,7 +456,7 @@ WRONG_SENDERS = (
     Wrong(
         "keeps its leases when it ends",
         sql("release", ("AND lease = %(lease)s", "AND false")),
-        6,
+        3,
         "has ended and keeps",
     ),
 )
