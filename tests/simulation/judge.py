@@ -207,7 +207,7 @@ class Judge:
     def ended(self, process: Process, lease: UUID) -> None:
         """A sender that ends by itself gives back what it has, unless its lines to the database were broken."""
         if self._is_well(process):
-            kept = self._all("SELECT FROM event WHERE lease = %(lease)s", lease=lease)
+            kept = self._all("SELECT FROM event WHERE shop = %(shop)s AND lease = %(lease)s", lease=lease)
             if kept:
                 self.broken.append(f"process {process.number} has ended and keeps {len(kept)} leases")
 
