@@ -434,6 +434,14 @@ DIFFERENCES = {
 }
 
 
+WITH_MOVES = {
+    "returns": ("mirror_return", sql.Literal("")),
+    "labels": ("mirror_label", sql.Identifier("m", "number")),
+    "exchange_items": ("mirror_item", sql.Identifier("m", "exchange_id")),
+}
+"""Tables of which the mirror holds when a row last changed: as what, and what names a row within its return."""
+
+
 def _apply(cur: psycopg.Cursor[Any], origin: Source, table: Table, as_of: datetime, known: _Known | None) -> int:
     """Brings one table of the mirror up to what was staged; how many of its rows are new or changed."""
     shop, previous_look = origin.shop, known.previous_look if known else None
@@ -449,11 +457,21 @@ def _apply(cur: psycopg.Cursor[Any], origin: Source, table: Table, as_of: dateti
         "restocked_once": by_stock or "restocked_at" not in origin.told("exchange_items"),
         "stock_is_news": by_stock and known is not None and known.stock_is_news,
     }
+    if table.name in WITH_MOVES:
+        _keep_unmoved(cur, shop, table.name)
     db.script(cur, f"mirror/apply_{table.name}", parameters)
     if table is canonical.EXCHANGE_ITEMS:
         db.script(cur, "mirror/apply_episodes", parameters)
     differences = sql.Identifier(DIFFERENCES[table.name])
     return int(db.scalar(cur, sql.SQL("SELECT count(*) FROM {} WHERE is_new OR fields <> '{{}}'").format(differences)))
+
+
+def _keep_unmoved(cur: psycopg.Cursor[Any], shop: Shop, table: str) -> None:
+    mirrored, subject = WITH_MOVES[table]
+    query = sql.SQL(db.sql("mirror/keep_unmoved")).format(
+        mirrored=sql.Identifier(mirrored), staged=sql.Identifier(f"staged_{table}"), subject=subject
+    )
+    cur.execute(query, {"source_table": table, "shop": shop.name})
 
 
 def _acquaint(cur: psycopg.Cursor[Any]) -> None:

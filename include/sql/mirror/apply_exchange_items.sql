@@ -1,15 +1,5 @@
 -- Brings the mirror's exchange items to what was read; an item whose return is not held yet waits for it, and comes in
 -- with it where nothing newer has been read.
-
--- After a change of zone what has not moved is held as it is read now. As a rule there is none: nothing is looked for.
-UPDATE mirror_item AS m
-SET updated_at = h.updated_at
-FROM held_move AS h
-JOIN staged_exchange_items AS s ON s.return_id = h.return_id AND s.updated_at = h.updated_at
-WHERE
-    EXISTS (SELECT FROM held_move)
-    AND h.source_table = 'exchange_items' AND m.shop = %(shop)s AND m.return_id = h.return_id AND m.exchange_id = h.subject;
-
 CREATE TEMP TABLE item_waited ON COMMIT DROP AS
 SELECT r.*
 FROM mirror_waiting AS w

@@ -1,15 +1,5 @@
 -- Brings the mirror's labels to what was read; a label whose return is not held yet waits for it. Where something newer has
 -- been read, a row tells only whether the label was ever shipped.
-
--- After a change of zone what has not moved is held as it is read now. As a rule there is none: nothing is looked for.
-UPDATE mirror_label AS m
-SET updated_at = h.updated_at
-FROM held_move AS h
-JOIN staged_labels AS s ON s.return_id = h.return_id AND s.updated_at = h.updated_at
-WHERE
-    EXISTS (SELECT FROM held_move)
-    AND h.source_table = 'labels' AND m.shop = %(shop)s AND m.return_id = h.return_id AND m.number = h.subject;
-
 CREATE TEMP TABLE label_waited ON COMMIT DROP AS
 SELECT r.*
 FROM mirror_waiting AS w

@@ -1,16 +1,6 @@
 -- Brings the mirror's returns to what was read: newer or unseen content only, each change logged.
 -- Each row's old content is looked up by its key, whatever the planner would think of a larger mirror (LIMIT).
 -- A touched but equal row is no change, and is not written but for a newer updated_at.
-
--- After a change of zone what has not moved is held as it is read now. As a rule there is none: nothing is looked for.
-UPDATE mirror_return AS m
-SET updated_at = h.updated_at
-FROM held_move AS h
-JOIN staged_returns AS s ON s.return_id = h.return_id AND s.updated_at = h.updated_at
-WHERE
-    EXISTS (SELECT FROM held_move)
-    AND h.source_table = 'returns' AND m.shop = %(shop)s AND m.return_id = h.return_id;
-
 CREATE TEMP TABLE return_in ON COMMIT DROP AS
 SELECT *
 FROM (
