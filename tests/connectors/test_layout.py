@@ -92,6 +92,18 @@ def kept(floor: Floor) -> list[Any]:
     return [floor.conn.execute(f"TABLE {name}").fetchall() for name in ("mirror_label", "source_cursor", "look")]
 
 
+def is_missed_until_it_is_back(floor: Floor, at: datetime, gone: str, back: str, told: str) -> None:
+    """A look stops and changes nothing after one statement, and goes on after another. told: how it is named."""
+    floor.run(at)
+    before = kept(floor)
+    floor.conn.execute(gone)
+    with pytest.raises(NeedsMending, match=told):
+        floor.look(at + HOUR)
+    assert kept(floor) == before
+    floor.conn.execute(back)
+    assert floor.look(at + HOUR).changed == 0
+
+
 def state_of(floor: Floor, return_id: str) -> str:
     [state] = floor.one("SELECT state FROM mirror_return WHERE return_id = %s", (return_id,))
     return str(state)
@@ -111,14 +123,13 @@ def test_a_column_that_was_there_and_is_gone_stops_the_look_until_it_is_back(
     floor.settings(**landing.settings(connector))
     at, shop = list(told())[2]
     land(floor.engine, LANDINGS[connector](shop, at), is_complete=connector == "canonical")
-    floor.run(at)
-    before = kept(floor)
-    floor.conn.execute(f"ALTER TABLE land.{table} RENAME COLUMN {column} TO elsewhere")
-    with pytest.raises(NeedsMending, match=rf"table land\.{named}"):
-        floor.look(at + HOUR)
-    assert kept(floor) == before
-    floor.conn.execute(f"ALTER TABLE land.{table} RENAME COLUMN elsewhere TO {column}")
-    assert floor.look(at + HOUR).changed == 0
+    is_missed_until_it_is_back(
+        floor,
+        at,
+        f"ALTER TABLE land.{table} RENAME COLUMN {column} TO elsewhere",
+        f"ALTER TABLE land.{table} RENAME COLUMN elsewhere TO {column}",
+        rf"table land\.{named}",
+    )
 
 
 @pytest.mark.parametrize(
@@ -137,15 +148,14 @@ def test_a_table_that_was_there_and_is_gone_stops_the_look_until_it_is_back(
     floor.settings(**landing.settings(connector))
     at, shop = list(told())[4]
     land(floor.engine, LANDINGS[connector](shop, at))
-    floor.run(at)
-    before = kept(floor)
     schema, _, name = table.partition(".")
-    floor.conn.execute(f'ALTER TABLE {schema}."{name}" RENAME TO elsewhere')
-    with pytest.raises(NeedsMending, match=rf"needs it: there is no table {re.escape(table)}\. Add"):
-        floor.look(at + HOUR)
-    assert kept(floor) == before
-    floor.conn.execute(f'ALTER TABLE {schema}.elsewhere RENAME TO "{name}"')
-    assert floor.look(at + HOUR).changed == 0
+    is_missed_until_it_is_back(
+        floor,
+        at,
+        f'ALTER TABLE {schema}."{name}" RENAME TO elsewhere',
+        f'ALTER TABLE {schema}.elsewhere RENAME TO "{name}"',
+        rf"needs it: there is no table {re.escape(table)}\. Add",
+    )
 
 
 def test_a_table_that_comes_later_is_read_from_its_beginning(floor: Floor) -> None:
