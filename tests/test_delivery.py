@@ -1577,15 +1577,15 @@ def test_a_sender_killed_while_attentive_is_silent_leaves_little_more_in_doubt_t
 class NoConnection(Transport):
     """Is never connected, until it is let go: then it asks whether the request is still to leave.
 
-    any_more: it was, and the connection was closed at the moment at which the request was to leave.
+    was_closed: it was connected once, and the connection was closed as the request was to leave.
     """
 
-    def __init__(self, let_go: asyncio.Event, *, any_more: bool) -> None:
+    def __init__(self, let_go: asyncio.Event, *, was_closed: bool) -> None:
         self._let_go = let_go
-        self._any_more = any_more
+        self._was_closed = was_closed
 
     async def send(self, event: dict[str, Any], departure: Departure) -> Answer:
-        if self._any_more:
+        if self._was_closed:
             await departure.cleared()
             departure.held_up()
         await self._let_go.wait()
@@ -1593,13 +1593,13 @@ class NoConnection(Transport):
         raise AssertionError("nothing may leave after a stop")
 
 
-@pytest.mark.parametrize("any_more", [False, True])
-def test_until_a_connection_stands_little_is_marked(book: Book, any_more: bool) -> None:
+@pytest.mark.parametrize("was_closed", [False, True])
+def test_until_a_connection_stands_little_is_marked(book: Book, was_closed: bool) -> None:
     book.add_many(500)
 
     async def story(_: Standin, sending: Sending) -> None:
         stop, let_go = asyncio.Event(), asyncio.Event()
-        running = asyncio.create_task(sending(stop=stop, through=lambda _: NoConnection(let_go, any_more=any_more)))
+        running = asyncio.create_task(sending(stop=stop, through=lambda _: NoConnection(let_go, was_closed=was_closed)))
         await asyncio.sleep(2.0)  # 300 could have been marked
         marked = book.one("SELECT count(*) FROM event WHERE status = 'sending'")
         assert 0 < marked <= AHEAD * book.shop.requests_per_second
